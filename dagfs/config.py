@@ -1,0 +1,57 @@
+"""Where things lie and how much they may use: decided once at start, frozen afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_HOST = "https://dagshub.com"
+DEFAULT_CACHE_BYTES = 50 << 30
+"""Bytes. Holds the guide's 540,000 images of 100 KB, and leaves a laptop's disk usable."""
+
+MIN_FREE_FRACTION = 0.05
+"""Share of the cache's disk that stays free whatever the limit says: a full disk breaks other programs first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The directories of one user: `cache` can be lost, `state` has logs, `runtime` sockets and pid files."""
+
+    cache: Path
+    state: Path
+    runtime: Path
+    client_tokens: Path
+
+
+def places(environment: Mapping[str, str], cache_dir: str | None = None) -> Places:
+    """Give the directories that the XDG variables name; `cache_dir` and DAGFS_CACHE_DIR override the cache's."""
+    home = Path(environment.get("HOME") or Path.home())
+    cache_home = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
+    state = Path(environment.get("XDG_STATE_HOME") or home / ".local/state") / "dagfs"
+    runtime_home = environment.get("XDG_RUNTIME_DIR")
+    cache = cache_dir or environment.get("DAGFS_CACHE_DIR") or str(cache_home / "dagfs")
+    tokens = environment.get("DAGSHUB_CLIENT_TOKENS_CACHE") or str(cache_home / "dagshub/tokens")
+    return Places(
+        cache=Path(cache).expanduser().absolute(),
+        state=state,
+        runtime=Path(runtime_home) / "dagfs" if runtime_home else state / "run",
+        client_tokens=Path(tokens).expanduser(),
+    )
+
+
+def hub_host(environment: Mapping[str, str], option: str | None = None) -> str:
+    """Give the hub's URL without a trailing slash: the option, DAGSHUB_CLIENT_HOST, or the public hub."""
+    return (option or environment.get("DAGSHUB_CLIENT_HOST") or DEFAULT_HOST).rstrip("/")
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only its owner can enter. Raises PermissionError when it belongs to somebody else."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {status.st_uid}; choose another directory")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+    return path

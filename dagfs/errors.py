@@ -1,0 +1,133 @@
+"""What can go wrong, named where it is found and turned into an errno once, in the adapters.
+
+DagfsError
+├── NotFound             the hub said that the path does not exist
+├── NotADirectory        a path goes on below a file
+├── IsADirectory         a directory was read as a file
+├── ReadOnly             the mount cannot be written
+├── AccessDenied         the hub refuses this token, or wants one
+├── ContentChanged       an object of a bucket changed under the pinned listing
+├── RemoteError          no answer can be had from the hub now; a later try may work
+│   ├── RemoteUnavailable    no connection, 5xx, or 429 for longer than the deadline
+│   ├── ProtocolError        an answer that makes no sense: cut JSON, a wrong span, a wrong length
+│   └── Stalled              no byte for longer than the inactivity deadline
+├── IntegrityError       the bytes are not those that the commit names
+├── Unsupported          this operation has no meaning here
+└── UsageError           what the user asked for cannot be done; the text says what to do
+    ├── UnknownRepository    no such repository, or no access to it
+    ├── UnknownRevision      no such branch, tag or commit
+    ├── BadToken             the hub does not accept the token
+    ├── BadMountPoint        missing, not a directory, not empty, or mounted already
+    ├── NoFuse               no /dev/fuse, or no fusermount3 for an ordinary user
+    ├── HubUnreachable       the hub does not answer at start
+    └── CacheRefused         the cache directory cannot be used safely
+"""
+
+from __future__ import annotations
+
+
+class DagfsError(Exception):
+    """Root of the tree; `str(error)` is one line that a person can act on."""
+
+
+class NotFound(DagfsError):
+    """The hub said that the path does not exist. Never raised because the network failed."""
+
+
+class NotADirectory(DagfsError):
+    """A path goes on below something that is not a directory."""
+
+
+class IsADirectory(DagfsError):
+    """A directory was read as if it were a file."""
+
+
+class ReadOnly(DagfsError):
+    """The mount is read-only."""
+
+
+class AccessDenied(DagfsError):
+    """The hub refuses this token for this path (401 or 403)."""
+
+
+class ContentChanged(DagfsError):
+    """An unversioned object changed since the mount listed it."""
+
+
+class RemoteError(DagfsError):
+    """The hub gave no usable answer; the same request may work later."""
+
+
+class RemoteUnavailable(RemoteError):
+    """No connection, or 5xx or 429 for longer than the deadline.
+
+    `retry_after`: seconds that the hub asked to wait, when it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ProtocolError(RemoteError):
+    """An answer that contradicts itself or the contract."""
+
+
+class Stalled(RemoteError):
+    """No byte arrived for longer than the inactivity deadline."""
+
+
+class IntegrityError(DagfsError):
+    """The bytes received are not those that the commit names."""
+
+
+class Unsupported(DagfsError):
+    """The operation has no meaning on this file system."""
+
+
+class UsageError(DagfsError):
+    """Something to be told to the user before anything is mounted; each kind has its exit status."""
+
+    exit_status = 2
+
+
+class UnknownRepository(UsageError):
+    """No such repository, or no access to it: the hub answers both with the same status."""
+
+    exit_status = 3
+
+
+class UnknownRevision(UsageError):
+    """No branch, tag or commit of that name."""
+
+    exit_status = 4
+
+
+class BadToken(UsageError):
+    """The hub does not accept the token (401)."""
+
+    exit_status = 5
+
+
+class BadMountPoint(UsageError):
+    """Missing, not a directory, not empty, or something is mounted there already."""
+
+    exit_status = 6
+
+
+class NoFuse(UsageError):
+    """The machine cannot mount: no /dev/fuse, or no fusermount3 for an ordinary user."""
+
+    exit_status = 7
+
+
+class HubUnreachable(UsageError):
+    """The hub did not answer when the mount was made."""
+
+    exit_status = 8
+
+
+class CacheRefused(UsageError):
+    """The cache directory belongs to somebody else, can be written by others, or has another format."""
+
+    exit_status = 9

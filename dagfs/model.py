@@ -1,0 +1,149 @@
+"""The values that travel between the rooms: frozen, printable, without behaviour that needs a room."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar, Union
+
+T = TypeVar("T")
+Answer = Union[T, "Future[T]"]
+"""An answer that is known now, or the promise of it. What is known without the network is returned (or raised)
+at once; the rest is a Future that ends with the value or with a DagfsError. Whoever has the bytes completes it."""
+
+
+class Kind(enum.IntEnum):
+    """What a path is; the values are those of `d_type` in a directory entry."""
+
+    DIRECTORY = 4
+    FILE = 8
+    SYMLINK = 10
+
+
+class Versioning(enum.IntEnum):
+    """Which of the hub's stores holds a path."""
+
+    GIT = 0
+    DVC = 1
+    BUCKET = 2
+
+
+class Urgency(enum.IntEnum):
+    """The four classes of the fetch queue, the most urgent first."""
+
+    READER = 0  # a program waits for these bytes
+    READ_AHEAD = 1  # the next bytes of a file that is being read
+    PREFETCH = 2  # a guess at the next file
+    WARM_UP = 3  # asked for by `dagfs warm`
+
+
+@dataclass(frozen=True, slots=True)
+class RepoRef:
+    """A repository on a hub. `host` is the hub's URL without a trailing slash; it may have a path."""
+
+    host: str
+    owner: str
+    name: str
+
+    @property
+    def slug(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.owner}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit: `sha` has 40 hex digits, `time` is in seconds since the epoch."""
+
+    sha: str
+    time: float
+    branch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes [start, end) of a file."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ContentId:
+    """What bytes are, wherever they lie. `scheme` is one of
+
+    md5       MD5 of the bytes: what DVC names, and what the store keeps whole files by
+    git       git's blob id: sha1 of "blob SIZE\\0" and the bytes
+    location  sha256 of (repository, commit, path): identity of last resort, sound because a commit never changes
+    object    sha256 of (repository, bucket path, size and ETag as far as known): an unversioned object
+    """
+
+    scheme: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A path of a commit, as the hub describes it.
+
+    `path` is relative to the repository's root, "" for the root. `hash` is the hub's word and opaque unless
+    `versioning` is DVC, where it is the MD5 of the content. `size` in bytes; None while unknown.
+    """
+
+    path: str
+    kind: Kind
+    versioning: Versioning
+    hash: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's bytes: how they are called, how they are proved, and where to ask for them.
+
+    Equal `key`s mean equal bytes: flights, blocks and stored files are found by it. `claim` is what the bytes must
+    hash to (md5: an error when they do not), or may (git: the hub's hash is a blob id on some hubs only, so a match
+    proves it and a mismatch proves nothing). `size` in bytes; None while unknown.
+    """
+
+    key: ContentId
+    entry: Entry
+    claim: ContentId | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What hashing all bytes of a file has shown: their `md5`, and the ids that they are `proved` to have."""
+
+    md5: str
+    proved: tuple[ContentId, ...]
+
+
+def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
+    """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit."""
+    if entry.versioning is Versioning.DVC and _is_hex(entry.hash, 32):
+        md5 = ContentId("md5", entry.hash.lower())
+        return Content(md5, entry, md5, entry.size)
+    claim = ContentId("git", entry.hash.lower()) if _is_hex(entry.hash, 40) else None
+    return Content(_location(repo, commit, entry), entry, claim, entry.size)
+
+
+def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
+    where = "\0".join((repo.host, repo.owner, repo.name, commit.sha, entry.path))
+    return ContentId("location", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and all(c in "0123456789abcdefABCDEF" for c in text)

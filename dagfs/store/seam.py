@@ -1,0 +1,61 @@
+"""The seam to the bytes on disk: what the cache asks of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from dagfs.model import Content, Proof, Span
+
+
+class StoredFile(Protocol):
+    """A whole, verified file, pinned against eviction until it is closed."""
+
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Give bytes; fewer than asked only at the end of the file. Raises OSError when the disk fails."""
+
+    def close(self) -> None: ...
+
+
+class PartialFile(Protocol):
+    """The blocks of a large file that have come so far, pinned until it is closed. Survives a restart."""
+
+    size: int
+
+    def missing(self, span: Span) -> Sequence[Span]:
+        """Give the parts of `span` that are not there yet, in order."""
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        """Give the bytes, None unless all of them are there and undamaged."""
+
+    def write(self, offset: int, data: bytes) -> None: ...
+
+    def publish(self) -> bool:
+        """If nothing is missing: verify, move to the whole files and return True. Raises IntegrityError, and forgets
+        everything, when the bytes are not the claimed ones."""
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """Thread-safe and safe across processes. `store.DiskStore` is the real one, `store.memory.MemoryStore` the fake."""
+
+    def find(self, content: Content) -> StoredFile | None:
+        """Open the whole file, by the content's key or by its claim. Damage is None, never an error."""
+
+    def size(self, content: Content) -> int | None:
+        """Give the size of a whole or partial file without opening it."""
+
+    def put(self, content: Content, data: bytes, proof: Proof) -> None:
+        """Publish a whole file by rename; making room for it first. A full disk is logged, not raised."""
+
+    def partial(self, content: Content, size: int) -> PartialFile: ...
+
+    def get_value(self, name: str) -> bytes | None:
+        """Give a small or large value kept beside the files (listings, commits, sizes)."""
+
+    def set_value(self, name: str, value: bytes) -> None: ...
+
+    def close(self) -> None: ...
