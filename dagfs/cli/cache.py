@@ -1,0 +1,53 @@
+"""`dagfs cache info|verify|clear`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from dagfs.cli.values import size_text
+
+
+@click.group()
+@click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
+@click.pass_context
+def cache(ctx: click.Context, cache_dir: str | None) -> None:
+    """Look at the cache, check it, or empty it."""
+    ctx.obj = cache_dir
+
+
+@cache.command()
+@click.pass_obj
+def info(cache_dir: str | None) -> None:
+    """Tell how much is kept, and where."""
+    for store in _stores(cache_dir):
+        found = store.info()
+        click.echo(
+            f"{store.root}: {found.files:,} files, {size_text(found.bytes)} of {size_text(found.limit)},"
+            f" {found.partials:,} incomplete"
+        )
+
+
+@cache.command()
+@click.pass_obj
+def verify(cache_dir: str | None) -> None:
+    """Read every file that is kept, compare it with its hash, and remove what is damaged."""
+    damaged = 0
+    for store in _stores(cache_dir):
+        for path in store.verify():
+            damaged += 1
+            click.echo(f"damaged, removed: {path}")
+    click.echo(f"{damaged} damaged" if damaged else "everything is as it was fetched")
+    if damaged:
+        sys.exit(1)
+
+
+@cache.command()
+@click.pass_obj
+def clear(cache_dir: str | None) -> None:
+    """Remove what is kept; mounts go on and fetch again."""
+    for store in _stores(cache_dir):
+        freed = store.clear()
+        click.echo(f"{store.root}: {size_text(freed)} freed")

@@ -1,0 +1,40 @@
+"""The `dagfs` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from dagfs import __version__
+from dagfs.cli.cache import cache
+from dagfs.cli.mount import mount, unmount
+from dagfs.cli.serve import demo, serve
+from dagfs.cli.status import status
+from dagfs.cli.warm import warm
+from dagfs.errors import DagfsError, UsageError
+
+
+class OneLineErrors(click.Group):
+    """Ends with one line and the error's own exit status; a traceback only when DAGFS_DEBUG is set."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DagfsError as error:
+            if os.environ.get("DAGFS_DEBUG"):
+                raise
+            click.echo(f"dagfs: {error}", err=True)
+            sys.exit(error.exit_status if isinstance(error, UsageError) else 1)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dagfs")
+def main() -> None:
+    """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
+
+
+for command in (mount, unmount, status, warm, cache, serve, demo):
+    main.add_command(command)

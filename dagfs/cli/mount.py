@@ -1,0 +1,88 @@
+"""`dagfs mount` and `dagfs unmount`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dagfs.cli.values import Size
+from dagfs.config import DEFAULT_CACHE_BYTES
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("mountpoint")
+@click.option("--branch", help="Branch to mount; the repository's default branch if not given.")
+@click.option("--rev", metavar="SHA_OR_TAG", help="Commit or tag to mount instead of a branch.")
+@click.option("--subdir", metavar="PATH", default="", help="Mount only this directory of the repository.")
+@click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
+@click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
+@click.option("--cache-size", type=Size(), default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="Limit, 50GiB if not given.")
+@click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
+@click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
+@click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
+@click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
+def mount(  # noqa: PLR0913 -- one parameter an option; the set is fixed by the documents
+    repo: str,
+    mountpoint: str,
+    branch: str | None,
+    rev: str | None,
+    subdir: str,
+    host: str | None,
+    cache_dir: str | None,
+    cache_size: int,
+    token_file: Path | None,
+    allow_other: bool,
+    foreground: bool,
+    driver: str | None,
+    no_prefetch: bool,
+) -> None:
+    """Mount REPO at MOUNTPOINT and return when it can be read.
+
+    REPO is owner/name or https://host/owner/name, with an optional @revision. The mount shows one commit until it is
+    unmounted, whatever is pushed meanwhile.
+    """
+    from dagfs.config import hub_host, places
+    from dagfs.daemon.background import detach, guarded
+    from dagfs.daemon.mounting import Herald, serve
+    from dagfs.daemon.plan import MountPlan, absolute
+    from dagfs.hub.urls import parse_repository
+
+    reference, at = parse_repository(repo, hub_host(os.environ, host))
+    revisions = [revision for revision in (branch, rev, at) if revision]
+    if len(revisions) > 1:
+        raise click.UsageError("give one of --branch, --rev and REPO@revision")
+    plan = MountPlan(
+        repo=reference,
+        mountpoint=absolute(mountpoint),
+        places=places(os.environ, cache_dir),
+        cache_bytes=cache_size,
+        revision=revisions[0] if revisions else None,
+        subdir=subdir.strip("/"),
+        token_file=token_file.absolute() if token_file else None,
+        allow_other=allow_other,
+        driver=driver or ("kernel" if sys.platform == "linux" else "libfuse"),
+        prefetch=not no_prefetch,
+    )
+    if foreground:
+        sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
+    outcome = detach(lambda herald: serve(plan, herald, foreground=False))
+    if outcome.error is not None:
+        click.echo(f"dagfs: {outcome.error}", err=True)
+        sys.exit(outcome.status)
+    click.echo(outcome.detail)
+
+
+@click.command()
+@click.argument("mountpoint")
+def unmount(mountpoint: str) -> None:
+    """End the mount at MOUNTPOINT; downloads under way are dropped."""
+    from dagfs.config import places
+    from dagfs.daemon.ending import end
+    from dagfs.daemon.plan import absolute
+
+    click.echo(end(absolute(mountpoint), places(os.environ)))

@@ -1,0 +1,52 @@
+"""`dagfs serve` and `dagfs demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--port", type=int, default=0, help="TCP port on 127.0.0.1; a free one if not given.")
+@click.option("--name", metavar="OWNER/NAME", help="How the repository is called; found in its remote if not given.")
+@click.option("--token", help="Answer only who sends this token.")
+@click.option("--latency-ms", type=float, default=0.0, help="Wait before each answer, as a distant hub does.")
+@click.option("--bandwidth-mbps", type=float, help="Share this many Mbit/s over all connections.")
+@click.option("--storage", multiple=True, metavar="PROTO:BUCKET=DIR", help="Serve DIR as a connected bucket.")
+def serve(
+    directory: Path,
+    port: int,
+    name: str | None,
+    token: str | None,
+    latency_ms: float,
+    bandwidth_mbps: float | None,
+    storage: tuple[str, ...],
+) -> None:
+    """Serve the git repository DIRECTORY and its DVC data as a hub would, read-only.
+
+    The first line printed is the repository's URL, once it answers.
+    """
+    from dagfs.devhub.serve import serve as run
+
+    run(directory, port, name, token, latency_ms, bandwidth_mbps, _storages(storage))
+
+
+def _storages(pairs: tuple[str, ...]) -> dict[str, Path]:
+    split = [pair.partition("=") for pair in pairs]
+    for bucket, _, folder in split:
+        if not folder or ":" not in bucket:
+            raise click.BadParameter("write it like s3:bucket=DIR", param_hint="--storage")
+    return {bucket: Path(folder) for bucket, _, folder in split}
+
+
+@click.command()
+@click.option("--images", type=click.IntRange(min=32), default=300, help="How many images the demo's repository has.")
+@click.option("--epochs", type=click.IntRange(min=1), default=3)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Where weights and plots go.")
+def demo(images: int, epochs: int, output: Path) -> None:
+    """Build a small repository, serve it with 20 ms latency, mount it and train on the mount."""
+    from dagfs.demo.run import run
+
+    run(images=images, epochs=epochs, output=output)

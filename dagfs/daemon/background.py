@@ -1,0 +1,93 @@
+"""Go to the background, and let the command that started the daemon wait until it serves or has failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from dagfs.errors import DagfsError, UsageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the start went: `error` is None when the mount serves, else one line for the user."""
+
+    error: str | None
+    status: int = 0
+    detail: str = ""
+
+
+class Herald:
+    """The daemon's end of the pipe: says once how the start went. Also used, without a pipe, in the foreground."""
+
+    def __init__(self, pipe: int | None) -> None:
+        self._pipe = pipe
+
+    def say(self, outcome: Outcome) -> None:
+        if self._pipe is None:
+            return
+        pipe, self._pipe = self._pipe, None
+        message = json.dumps([outcome.error, outcome.status, outcome.detail]).encode()
+        try:
+            os.write(pipe, message[:4096])
+        except BrokenPipeError:
+            pass  # the command that asked was interrupted; the mount stays
+        finally:
+            os.close(pipe)
+
+
+def detach(daemon: Callable[[Herald], int]) -> Outcome:
+    """Run `daemon` in a session of its own and give back what it says of its start."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _become_daemon(daemon, writing)
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read()
+    finally:
+        os.waitpid(child, 0)
+    if not said:
+        return Outcome("the daemon ended before it served; its log says why", 1)
+    return Outcome(*json.loads(said))
+
+
+def _become_daemon(daemon: Callable[[Herald], int], writing: int) -> NoReturn:
+    """Fork again from a session of its own, so that neither a terminal nor a notebook's interrupt reaches it."""
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.closerange(3, writing)
+    os.closerange(writing + 1, 65536)
+    os.chdir("/")
+    os.umask(0o077)
+    os._exit(guarded(daemon, Herald(writing)))
+
+
+def guarded(daemon: Callable[[Herald], int], herald: Herald) -> int:
+    """Run `daemon` and turn whatever ends it before it serves into one line and an exit status."""
+    try:
+        return daemon(herald)
+    except UsageError as error:
+        herald.say(Outcome(str(error), error.exit_status))
+        return error.exit_status
+    except DagfsError as error:
+        herald.say(Outcome(str(error), 1))
+        return 1
+    except Exception as error:
+        log.exception("the daemon ends")
+        herald.say(Outcome(f"{type(error).__name__}: {error}", 1))
+        return 1

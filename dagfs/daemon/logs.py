@@ -1,0 +1,53 @@
+"""The daemon's log: one file a mount, bounded, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import re
+import sys
+from pathlib import Path
+
+from dagfs.config import private_directory
+
+LOG_BYTES = 10 << 20
+"""Bytes of one log file; three older ones are kept: days of warnings, and never a full disk."""
+
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
+    (re.compile(r"(?i)([?&](?:token|signature|x-amz-[a-z-]+|sig|access_token)=)[^&\s'\"]+"), r"\1[redacted]"),
+    (re.compile(r"(https?://)[^/\s@]+@"), r"\1[redacted]@"),
+)
+
+
+class Redacting(logging.Formatter):
+    """Formats as usual, then removes what looks like a credential, tracebacks included."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def redact(text: str) -> str:
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def log_path(state_directory: Path, name: str) -> Path:
+    return state_directory / "logs" / f"{name}.log"
+
+
+def start_log(path: Path | None) -> None:
+    """Send the log to `path`, or to stderr when it is None (foreground)."""
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        private_directory(path.parent)
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=3)
+        path.chmod(0o600)
+    handler.setFormatter(Redacting())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

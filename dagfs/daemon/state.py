@@ -1,0 +1,94 @@
+"""What is mounted: one small JSON file a mount in the runtime directory, written by its daemon, read by everybody."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dagfs.config import private_directory
+
+
+@dataclass(frozen=True, slots=True)
+class MountState:
+    """One mount as `dagfs status --json` prints it.
+
+    `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
+    serving, recovering, failed. `born` is the start time of `pid` in clock ticks: a reused pid does not deceive.
+    """
+
+    mountpoint: str
+    repo: str
+    host: str
+    branch: str | None
+    commit: str
+    driver: str
+    version: str
+    state: str
+    pid: int
+    workers: tuple[int, ...]
+    generation: int
+    log: str
+    cache: str
+    born: int
+
+    def changed(self, **fields: Any) -> MountState:
+        return replace(self, **fields)
+
+
+class Registry:
+    """The state files of one user."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._directory = runtime
+
+    def write(self, name: str, state: MountState) -> None:
+        """Publish by rename: a reader sees the old state or the new one."""
+        path = private_directory(self._directory) / f"{name}.json"
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(asdict(state)))
+        draft.replace(path)
+
+    def remove(self, name: str) -> None:
+        for suffix in (".json", ".sock"):
+            (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def read(self, name: str) -> MountState | None:
+        """Give a mount's state; None when there is none or the file is damaged."""
+        try:
+            known = json.loads((self._directory / f"{name}.json").read_text())
+            state = MountState(**{field.name: known[field.name] for field in fields(MountState)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return state.changed(workers=tuple(state.workers))
+
+    def names(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return sorted(path.stem for path in self._directory.glob("*.json"))
+        return []
+
+    def socket(self, name: str) -> Path:
+        return self._directory / f"{name}.sock"
+
+
+def birth(pid: int) -> int:
+    """Give a process's start time in clock ticks, 0 when there is no such process or no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    after_name = stat.rpartition(")")[2].split()
+    return 0 if after_name[0] == "Z" else int(after_name[19])
+
+
+def alive(state: MountState) -> bool:
+    """Tell whether the process that held this mount still runs."""
+    if not Path("/proc/self").exists():
+        with contextlib.suppress(OSError):
+            os.kill(state.pid, 0)
+            return True
+        return False
+    return birth(state.pid) == state.born != 0
