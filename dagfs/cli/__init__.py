@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. Each command imports its rooms when it runs, so that `dagfs --help` is quick."""
+"""The command line: parse, call, print. Each command imports its rooms when it runs: `dagfs --help` is quick."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dagfs.cli.values import Size
+from dagfs.cli.values import parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
 
 
@@ -20,13 +20,13 @@ from dagfs.config import DEFAULT_CACHE_BYTES
 @click.option("--subdir", metavar="PATH", default="", help="Mount only this directory of the repository.")
 @click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
 @click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
-@click.option("--cache-size", type=Size(), default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="Limit, 50GiB if not given.")
+@click.option("--cache-size", type=parse_size, default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="Limit; 50GiB.")
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
-def mount(  # noqa: PLR0913 -- one parameter an option; the set is fixed by the documents
+def mount(
     repo: str,
     mountpoint: str,
     branch: str | None,
@@ -47,8 +47,8 @@ def mount(  # noqa: PLR0913 -- one parameter an option; the set is fixed by the 
     unmounted, whatever is pushed meanwhile.
     """
     from dagfs.config import hub_host, places
-    from dagfs.daemon.background import detach, guarded
-    from dagfs.daemon.mounting import Herald, serve
+    from dagfs.daemon.background import Herald, detach, guarded
+    from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
     from dagfs.hub.urls import parse_repository
 

@@ -44,7 +44,7 @@ def _storages(pairs: tuple[str, ...]) -> dict[str, Path]:
 @click.command()
 @click.option("--images", type=click.IntRange(min=32), default=300, help="How many images the demo's repository has.")
 @click.option("--epochs", type=click.IntRange(min=1), default=3)
-@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Where weights and plots go.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Weights and plots.")
 def demo(images: int, epochs: int, output: Path) -> None:
     """Build a small repository, serve it with 20 ms latency, mount it and train on the mount."""
     from dagfs.demo.run import run

@@ -1,0 +1,166 @@
+"""State files, control socket, background start, log redaction and sd_notify."""
+
+import io
+import json
+import logging
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from dagfs.daemon.background import Herald, Outcome, detach, guarded
+from dagfs.daemon.control import ControlServer, ask
+from dagfs.daemon.logs import Redacting
+from dagfs.daemon.notify import notify
+from dagfs.daemon.plan import absolute, mount_id
+from dagfs.daemon.state import MountState, Registry, alive, birth
+from dagfs.errors import ProtocolError, UnknownRepository
+
+
+def state_of(pid: int, **changes: object) -> MountState:
+    values = {
+        "mountpoint": "/mnt/x",
+        "repo": "o/n",
+        "host": "http://h",
+        "branch": "main",
+        "commit": "0" * 40,
+        "driver": "kernel",
+        "version": "0",
+        "state": "serving",
+        "pid": pid,
+        "workers": (pid,),
+        "generation": 1,
+        "log": "/l",
+        "cache": "/c",
+        "born": birth(pid),
+    }
+    return MountState(**{**values, **changes})
+
+
+def test_a_state_file_is_read_back_as_it_was_written(tmp_path):
+    registry = Registry(tmp_path / "run")
+    registry.write("abc", state_of(os.getpid()))
+    assert registry.names() == ["abc"]
+    assert registry.read("abc") == state_of(os.getpid())
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
+def test_a_damaged_state_file_is_no_mount(tmp_path, text):
+    registry = Registry(tmp_path)
+    (tmp_path / "abc.json").write_text(text)
+    assert registry.read("abc") is None
+
+
+def test_a_reused_pid_is_not_taken_for_the_daemon():
+    assert alive(state_of(os.getpid()))
+    assert not alive(state_of(os.getpid(), born=birth(os.getpid()) - 1))
+
+
+def test_a_zombie_is_not_alive():
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.2)
+        os._exit(0)
+    state = state_of(child)
+    assert alive(state)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert not alive(state)
+    os.waitpid(child, 0)
+
+
+def test_the_control_socket_answers_in_lines_even_under_a_long_path(tmp_path):
+    path = tmp_path / ("d" * 120) / "mount.sock"
+
+    def count(request):
+        return ({"n": n} for n in range(request["to"]))
+
+    def failing(request):
+        raise ProtocolError("no sense")
+
+    server = ControlServer(path, {"count": count, "fail": failing})
+    try:
+        assert list(ask(path, {"op": "count", "to": 3}, 5)) == [{"n": 0}, {"n": 1}, {"n": 2}]
+        assert list(ask(path, {"op": "fail"}, 5)) == [{"error": "no sense"}]
+        assert "error" in next(ask(path, {"op": "unknown"}, 5))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        server.close()
+
+
+def test_the_starter_hears_that_the_daemon_serves(tmp_path):
+    def daemon(herald: Herald) -> int:
+        (tmp_path / "session").write_text(f"{os.getsid(0)}")
+        herald.say(Outcome(None, detail="ready"))
+        return 0
+
+    assert detach(daemon) == Outcome(None, 0, "ready")
+    assert int((tmp_path / "session").read_text()) != os.getsid(0)
+
+
+def test_the_starter_hears_why_the_daemon_failed():
+    def daemon(herald: Herald) -> int:
+        raise UnknownRepository("no repository o/n")
+
+    assert detach(daemon) == Outcome("no repository o/n", UnknownRepository.exit_status)
+
+
+def test_a_daemon_that_dies_silently_is_a_failure():
+    outcome = detach(lambda herald: os._exit(3))
+    assert outcome.error
+    assert outcome.status == 1
+
+
+def test_an_unforeseen_error_is_one_line_too(caplog):
+    said = []
+
+    class Listening(Herald):
+        def say(self, outcome: Outcome) -> None:
+            said.append(outcome)
+
+    def daemon(herald: Herald) -> int:
+        raise ZeroDivisionError("by zero")
+
+    assert guarded(daemon, Listening(None)) == 1
+    assert said == [Outcome("ZeroDivisionError: by zero", 1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ("Authorization: Bearer abcdef0123456789", "abcdef0123456789"),
+        ("GET https://hub/raw/x?token=abcdef0123456789&y=1", "abcdef0123456789"),
+        ("https://me:abcdef0123456789@hub/x", "abcdef0123456789"),
+        ("https://s3/x?X-Amz-Signature=abcdef0123456789", "abcdef0123456789"),
+    ],
+)
+def test_no_credential_reaches_the_log(line, secret):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Redacting())
+    logger = logging.Logger("redaction")
+    logger.addHandler(handler)
+    logger.error("%s", line)
+    assert "redacted" in stream.getvalue()
+    assert secret not in stream.getvalue()
+
+
+def test_systemd_is_told(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        assert notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager.recv(100) == b"READY=1"
+    assert not notify("READY=1", {})
+
+
+def test_a_mount_point_is_named_as_the_kernel_names_it(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    assert absolute("link/m/") == tmp_path / "real" / "m"
+    assert absolute("real/../real/m") == tmp_path / "real" / "m"
+    assert mount_id(Path("/a")) != mount_id(Path("/b"))
+    assert json.dumps(mount_id(Path("/a"))).isascii()
