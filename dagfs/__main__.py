@@ -1,0 +1,3 @@
+from dagfs.cli.main import main
+
+main()

@@ -1,0 +1,89 @@
+"""Run dagfs as its users do: the installed command, in a home of its own, with nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND_SECONDS = 60
+
+
+@dataclass
+class Home:
+    """One user's environment: cache, state and runtime directories under `root`."""
+
+    root: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        places = {
+            "HOME": str(self.root),
+            "XDG_CACHE_HOME": str(self.root / "cache"),
+            "XDG_STATE_HOME": str(self.root / "state"),
+            "XDG_RUNTIME_DIR": str(self.root / "run"),
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSHUB_", "DAGFS_", "XDG_"))}
+        (self.root / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        return kept | places | self.extra
+
+    def run(self, *words: str | Path, check: bool = True, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run `dagfs WORDS`; the test fails with what it printed when `check` and its status is not 0."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dagfs", *map(str, words)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            logs = "\n".join(path.read_text()[-4000:] for path in (self.root / "state").rglob("*.log"))
+            raise AssertionError(f"dagfs {words} ended with {done.returncode}\n{done.stdout}{done.stderr}\n{logs}")
+        return done
+
+    def status(self) -> list[dict[str, Any]]:
+        return json.loads(self.run("status", "--json").stdout)
+
+    @contextlib.contextmanager
+    def mounted(self, repo: str, mountpoint: Path, *options: str | Path) -> Iterator[Path]:
+        """Mount for the length of a block, and leave neither mount nor daemon whatever happens in it."""
+        mountpoint.mkdir(exist_ok=True)
+        self.run("mount", repo, mountpoint, *options)
+        try:
+            yield mountpoint
+        finally:
+            ended = self.run("unmount", mountpoint, check=False)
+            if ended.returncode:
+                subprocess.run(["umount", "-l", str(mountpoint)], timeout=10, stderr=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def served(directory: Path, *options: str) -> Iterator[str]:
+    """Run `dagfs serve` in a process of its own; gives the repository's URL."""
+    command = [sys.executable, "-m", "dagfs", "serve", str(directory), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def asked(url: str, *, reset: bool = False) -> dict[str, Any]:
+    """Give what the server counted since the last reset."""
+    base = url.rsplit("/", 2)[0]
+    if reset:
+        urllib.request.urlopen(urllib.request.Request(f"{base}/-/requests/reset", method="POST"), timeout=10).read()
+        return {}
+    with urllib.request.urlopen(f"{base}/-/requests", timeout=10) as answer:
+        return json.load(answer)
