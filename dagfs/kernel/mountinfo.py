@@ -1,0 +1,68 @@
+"""What the kernel says about mounts and connections, read without touching any mounted file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FILE_SYSTEM = "fuse.dagfs"
+CONNECTIONS = "/sys/fs/fuse/connections"
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection."""
+
+    path: str
+    file_system: str
+    connection: int
+
+    @property
+    def ours(self) -> bool:
+        return self.file_system == FILE_SYSTEM
+
+
+def mount_points() -> Iterator[MountPoint]:
+    """Give the mounts that this process can see, the oldest first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" ")
+            kind = fields[fields.index("-") + 1]
+            yield MountPoint(_unescaped(fields[4]), kind, int(fields[2].partition(":")[2]))
+
+
+def find_mount(path: str) -> MountPoint | None:
+    """Give the topmost mount at an absolute path, None when there is none."""
+    found = None
+    for mount in mount_points():
+        if mount.path == path:
+            found = mount
+    return found
+
+
+def abort(connection: int) -> bool:
+    """End a FUSE connection: its programs get errors at once, however stuck its daemon is. False when not possible."""
+    try:
+        with open(f"{CONNECTIONS}/{connection}/abort", "w", encoding="ascii") as control:
+            control.write("1")
+    except OSError:  # already gone, somebody else's, or the control file system is not mounted
+        return False
+    return True
+
+
+def is_dead(path: str) -> bool:
+    """Tell whether the daemon behind a mount point has gone."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _unescaped(field: str) -> str:
+    raw = field.encode("utf-8", "surrogateescape")
+    plain = re.sub(rb"\\([0-7]{3})", lambda code: bytes((int(code[1], 8),)), raw)
+    return plain.decode("utf-8", "surrogateescape")

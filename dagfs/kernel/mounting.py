@@ -1,0 +1,170 @@
+"""Mount and unmount: by mount(2) as root, by fusermount3 as an ordinary user."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+
+from dagfs.errors import BadMountPoint, NoFuse
+from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead
+
+DEVICE = "/dev/fuse"
+FUSERMOUNT = "fusermount3"
+SUBTYPE = FILE_SYSTEM.partition(".")[2]
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOATIME = 1, 2, 4, 1024
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
+FUSERMOUNT_SECONDS = 10.0
+"""It answers in milliseconds; only a broken machine needs longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted, not yet negotiated connection. `connection` is its number in the kernel, None when unknown."""
+
+    fd: int
+    path: str
+    connection: int | None
+
+    def unmount(self) -> None:
+        """Take it off the tree, also when it is in use, and end the connection with everything that waits on it."""
+        try:
+            unmount(self.path, lazy=True)
+        except BadMountPoint:
+            pass  # somebody else was faster
+        if self.connection is not None:
+            abort(self.connection)
+
+
+def check_mount_point(path: str | os.PathLike[str]) -> str:
+    """Give the absolute path of a directory that can be mounted on; a dead mount of ours is taken away first.
+
+    Raises BadMountPoint.
+    """
+    absolute = os.path.realpath(path)
+    present = find_mount(absolute)
+    if present and present.ours and is_dead(absolute):
+        unmount(absolute, lazy=True)
+        present = find_mount(absolute)
+    if present:
+        advice = f"`dagfs unmount {path}` first" if present.ours else "choose another directory"
+        raise BadMountPoint(f"{path} is a mount point already ({present.file_system}): {advice}")
+    _check_directory(absolute)
+    return absolute
+
+
+def check_fuse(allow_other: bool = False) -> None:
+    """Raise NoFuse, with what to do about it, when this machine or this user cannot mount."""
+    if not os.path.exists(DEVICE):
+        raise NoFuse(f"no {DEVICE} here: `modprobe fuse`, or start the container with `--device {DEVICE}`")
+    if os.geteuid() == 0:
+        return
+    if shutil.which(FUSERMOUNT) is None:
+        raise NoFuse(f"{FUSERMOUNT} is missing: `apt install fuse3`, or mount as root")
+    if allow_other and not _others_allowed():
+        raise NoFuse("--allow-other needs the line `user_allow_other` in /etc/fuse.conf, or root")
+
+
+def mount(path: str, source: str, *, allow_other: bool = False) -> Mount:
+    """Mount on a checked path; `source` is what the mount table shows. Raises NoFuse, BadMountPoint."""
+    check_fuse(allow_other)
+    fd = _mount_as_root(path, source, allow_other) if os.geteuid() == 0 else _mount_as_user(path, source, allow_other)
+    present = find_mount(path)
+    return Mount(fd, path, present.connection if present else None)
+
+
+def unmount(path: str, *, lazy: bool = False) -> None:
+    """Unmount; `lazy` also when files are open. Raises BadMountPoint with the reason, busy for example."""
+    if os.geteuid() == 0:
+        _unmount_as_root(path, lazy)
+    else:
+        _fusermount("-u", *(("-z",) if lazy else ()), "--", path)
+
+
+def _check_directory(path: str) -> None:
+    try:
+        with os.scandir(path) as entries:
+            if next(entries, None):
+                raise BadMountPoint(f"{path} is not empty: choose an empty directory")
+    except FileNotFoundError:
+        raise BadMountPoint(f"{path} does not exist: `mkdir -p {path}` first") from None
+    except NotADirectoryError:
+        raise BadMountPoint(f"{path} is not a directory") from None
+    except OSError as error:
+        raise BadMountPoint(f"{path} cannot be used: {error.strerror}") from error
+
+
+def _others_allowed() -> bool:
+    try:
+        with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as lines:
+            return any(line.strip() == "user_allow_other" for line in lines)
+    except OSError:
+        return False
+
+
+def _mount_as_root(path: str, source: str, allow_other: bool) -> int:
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoFuse(f"{DEVICE} cannot be opened: {error.strerror}") from error
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions"
+    options += ",allow_other" if allow_other else ""
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = (os.fsencode(source), os.fsencode(path), FILE_SYSTEM.encode(), ctypes.c_ulong(flags), options.encode())
+    if libc.mount(*arguments) == 0:
+        return fd
+    number = ctypes.get_errno()
+    os.close(fd)
+    if number in (errno.EPERM, errno.ENODEV):
+        raise NoFuse(f"mount(2) failed: {os.strerror(number)}; in a container, CAP_SYS_ADMIN is needed")
+    raise BadMountPoint(f"{path} cannot be mounted on: {os.strerror(number)}")
+
+
+def _mount_as_user(path: str, source: str, allow_other: bool) -> int:
+    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
+    options = f"ro,nosuid,nodev,noatime,default_permissions,fsname={escaped},subtype={SUBTYPE}"
+    options += ",allow_other" if allow_other else ""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _fusermount("-o", options, "--", path, channel=theirs.fileno())
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    if not fds:
+        raise NoFuse(f"{FUSERMOUNT} gave no descriptor for {path}")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def _unmount_as_root(path: str, lazy: bool) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)) != 0:
+        raise BadMountPoint(f"{path} cannot be unmounted: {os.strerror(ctypes.get_errno())}")
+
+
+def _fusermount(*arguments: str, channel: int | None = None) -> None:
+    environment = dict(os.environ)
+    if channel is not None:
+        environment["_FUSE_COMMFD"] = str(channel)
+    try:
+        done = subprocess.run(
+            (FUSERMOUNT, *arguments),
+            env=environment,
+            pass_fds=() if channel is None else (channel,),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=FUSERMOUNT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NoFuse(f"{FUSERMOUNT} is missing: `apt install fuse3`") from None
+    except subprocess.TimeoutExpired:
+        raise NoFuse(f"{FUSERMOUNT} did not answer within {FUSERMOUNT_SECONDS:.0f} s") from None
+    if done.returncode != 0:
+        raise BadMountPoint(done.stderr.strip().replace("\n", "; ") or f"{FUSERMOUNT} failed")

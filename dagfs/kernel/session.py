@@ -1,0 +1,241 @@
+"""The conversation with the kernel: one thread reads requests and never waits for the network.
+
+What is known now is answered at once; the rest is answered by the thread that completes the promise, in any order.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from dagfs.answers import then
+from dagfs.errors import NotFound
+from dagfs.kernel.dirents import Streams
+from dagfs.kernel.handshake import Feature, Negotiated
+from dagfs.kernel.protocol import (
+    BODY,
+    BUFFER_SIZE,
+    FOPEN_CACHE_DIR,
+    FOPEN_KEEP_CACHE,
+    IN_START,
+    NEGATIVE_ENTRY,
+    OPEN_OUT,
+    OUT_HEADER,
+    READ_IN,
+    XATTR_IN,
+    XATTR_OUT,
+    Op,
+    Owner,
+    encode_attr_out,
+    encode_entry,
+    encode_statfs,
+    error_reply,
+)
+from dagfs.model import Answer
+from dagfs.vfs.errnos import report
+from dagfs.vfs.seam import FileSystem
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[int, bytes], Answer[bytes]]
+"""From a node and the whole message to the body of the answer."""
+
+AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)  # the request was taken back between two steps of the kernel
+GONE = (errno.ENODEV, errno.ECONNABORTED)  # unmounted, or the connection was aborted
+UNWANTED = (errno.ENOENT, errno.EINTR, errno.EPERM, *GONE)  # nobody waits for this reply any more
+
+SILENT = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
+"""Operations without a reply. Node ids are never used again, so nothing needs to be forgotten."""
+
+WRITES = (
+    *(Op.SETATTR, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.WRITE),
+    *(Op.SETXATTR, Op.REMOVEXATTR, Op.CREATE, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.TMPFILE),
+)
+
+OPENED_FILE = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE, 0)
+OPENED_DIRECTORY = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0)
+
+
+class _RefusedError(Exception):
+    """An ordinary answer of a local disk that happens to be an errno: not a failure, not logged."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Session:
+    """Serves a file system on a negotiated connection.
+
+    `fd` stays the caller's, who must keep it open until no promise of the file system can be completed any more: a
+    late reply on a number that was used again would go into another file.
+    """
+
+    def __init__(self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner) -> None:
+        self._fd = fd
+        self._fs = fs
+        self._owner = owner
+        self._streams = Streams(owner)
+        self._counts: Counter[int] = Counter()  # written by the dispatching thread only
+        self._refusals = _refusals(negotiated)
+        self._handlers = self._table()
+
+    def run(self) -> None:
+        """Serve until the mount or its connection has ended."""
+        while True:
+            try:
+                message = os.read(self._fd, BUFFER_SIZE)
+            except OSError as error:
+                if error.errno in AGAIN:
+                    continue
+                if error.errno in GONE:
+                    return
+                raise
+            self._serve(message)
+
+    def counts(self) -> dict[str, int]:
+        """Give how many requests of each operation the kernel has sent."""
+        return {_name(op): count for op, count in dict(self._counts).items()}
+
+    def _table(self) -> dict[int, Handler]:
+        return {
+            Op.READ: self._read,
+            Op.LOOKUP: self._lookup,
+            Op.GETATTR: self._getattr,
+            Op.READDIRPLUS: self._readdirplus,
+            Op.READDIR: self._readdir,
+            Op.READLINK: self._readlink,
+            Op.GETXATTR: self._getxattr,
+            Op.LISTXATTR: self._listxattr,
+            Op.STATFS: self._statfs,
+            Op.OPEN: lambda _node, _message: OPENED_FILE,
+            Op.OPENDIR: lambda _node, _message: OPENED_DIRECTORY,
+            Op.RELEASE: _nothing,
+            Op.RELEASEDIR: _nothing,
+            Op.DESTROY: _nothing,
+        }
+
+    def _serve(self, message: bytes) -> None:
+        _, op, unique, node = IN_START.unpack_from(message)
+        self._counts[op] += 1
+        if refusal := self._refusals.get(op):
+            self._write(error_reply(unique, refusal))
+            return
+        if op in SILENT:
+            return
+        handler = self._handlers.get(op)
+        if handler is None:
+            self._write(error_reply(unique, errno.ENOSYS))
+            return
+        try:
+            answer = handler(node, message)
+        except Exception as error:  # noqa: BLE001 -- every request gets a reply, or its program hangs
+            self._refuse(op, unique, node, error)
+            return
+        if isinstance(answer, Future):
+            answer.add_done_callback(partial(self._complete, op, unique, node))
+        else:
+            self._reply(unique, answer)
+
+    def _complete(self, op: int, unique: int, node: int, done: Future[bytes]) -> None:
+        try:
+            body = done.result()
+        except BaseException as error:  # noqa: BLE001 -- the waiting program must hear of it, whatever it is
+            self._refuse(op, unique, node, error)
+            return
+        self._reply(unique, body)
+
+    def _refuse(self, op: int, unique: int, node: int, error: BaseException) -> None:
+        if isinstance(error, _RefusedError):
+            self._write(error_reply(unique, error.number))
+        elif op == Op.LOOKUP and type(error) is NotFound:
+            self._reply(unique, NEGATIVE_ENTRY)
+        else:
+            self._write(error_reply(unique, report(self._fs, node, _name(op), error)))
+
+    def _reply(self, unique: int, body: bytes) -> None:
+        try:
+            os.writev(self._fd, (OUT_HEADER.pack(OUT_HEADER.size + len(body), 0, unique), body))
+        except OSError as error:
+            if error.errno not in UNWANTED:
+                log.exception("the kernel refused a reply of %d bytes; the program gets EIO", len(body))
+                self._write(error_reply(unique, errno.EIO))
+
+    def _write(self, message: bytes) -> None:
+        try:
+            os.write(self._fd, message)
+        except OSError as error:
+            if error.errno not in UNWANTED:
+                log.exception("the kernel refused a reply")
+
+    def _lookup(self, node: int, message: bytes) -> Answer[bytes]:
+        return then(self._fs.lookup(node, message[BODY:-1]), partial(encode_entry, owner=self._owner))
+
+    def _getattr(self, node: int, _message: bytes) -> Answer[bytes]:
+        return then(self._fs.getattr(node), partial(encode_attr_out, owner=self._owner))
+
+    def _read(self, node: int, message: bytes) -> Answer[bytes]:
+        _, offset, size = READ_IN.unpack_from(message, BODY)
+        return self._fs.read(node, offset, size)
+
+    def _readdir(self, node: int, message: bytes) -> Answer[bytes]:
+        _, offset, size = READ_IN.unpack_from(message, BODY)
+        return then(self._fs.readdir(node), partial(self._streams.plain, offset=offset, size=size))
+
+    def _readdirplus(self, node: int, message: bytes) -> Answer[bytes]:
+        _, offset, size = READ_IN.unpack_from(message, BODY)
+        return then(self._fs.readdir(node), partial(self._streams.plus, offset=offset, size=size))
+
+    def _readlink(self, node: int, _message: bytes) -> Answer[bytes]:
+        return self._fs.readlink(node)
+
+    def _statfs(self, _node: int, _message: bytes) -> bytes:
+        return encode_statfs(self._fs.statfs())
+
+    def _getxattr(self, node: int, message: bytes) -> Answer[bytes]:
+        size, _ = XATTR_IN.unpack_from(message, BODY)
+        name = message[BODY + XATTR_IN.size : -1]
+        if not name.startswith(b"user."):  # `ls -l` then stops to ask for the ACL of every single file
+            raise _RefusedError(errno.EOPNOTSUPP)
+        return then(self._fs.getxattr(node, name), partial(_sized, size=size))
+
+    def _listxattr(self, node: int, message: bytes) -> bytes:
+        size, _ = XATTR_IN.unpack_from(message, BODY)
+        return _sized(b"".join(name + b"\0" for name in self._fs.listxattr(node)), size)
+
+
+def _refusals(negotiated: Negotiated) -> dict[int, int]:
+    """Operations that are refused unseen. IOCTL comes with each `open()` of Python, so it is looked for first.
+
+    Where the kernel takes ENOSYS for "always succeeds", opening costs no message from then on.
+    """
+    refusals: dict[int, int] = {Op.IOCTL: errno.ENOTTY, **dict.fromkeys(WRITES, errno.EROFS)}
+    if negotiated.has(Feature.NO_OPEN_SUPPORT):
+        refusals[Op.OPEN] = errno.ENOSYS
+    if negotiated.has(Feature.NO_OPENDIR_SUPPORT):
+        refusals[Op.OPENDIR] = errno.ENOSYS
+    return refusals
+
+
+def _nothing(_node: int, _message: bytes) -> bytes:
+    return b""
+
+
+def _sized(value: bytes | None, size: int) -> bytes:
+    """Answer GETXATTR and LISTXATTR: a `size` of 0 asks how long the value is."""
+    if value is None:
+        raise _RefusedError(errno.ENODATA)
+    if size == 0:
+        return XATTR_OUT.pack(len(value), 0)
+    if len(value) > size:
+        raise _RefusedError(errno.ERANGE)
+    return value
+
+
+def _name(op: int) -> str:
+    return Op(op).name.lower() if op in Op._value2member_map_ else f"operation {op}"
