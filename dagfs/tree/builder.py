@@ -1,0 +1,123 @@
+"""From the hub's entries to columns: names are checked here, once, and what no file system can show is hidden."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+
+from dagfs.model import Entry, Kind, Versioning
+from dagfs.tree.columns import HIDDEN_SHOWN, UNKNOWN, Columns, flag_of, pack_hash
+
+NAME_MAX = 255
+"""Bytes. What Linux and everything above it take as a name."""
+
+ROWS_MAX = (1 << 24) - 2
+"""Rows of one directory that a node id can address; more are hidden and counted."""
+
+_EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+
+def build(directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:
+    """Build the columns of a directory's listing from the hub's stream, in whatever order it comes."""
+    builder = _Builder(directory)
+    for batch in batches:
+        for entry in batch:
+            builder.add(entry)
+    return builder.finish()
+
+
+def trusted_size(entry: Entry) -> int | None:
+    """Give the size to believe, in bytes: hubs write 0 for "unknown", but the MD5 tells whether a file is empty."""
+    if entry.versioning is Versioning.DVC and entry.kind is Kind.FILE and entry.hash:
+        if entry.hash == _EMPTY_MD5:
+            return 0
+        return entry.size or None
+    return entry.size
+
+
+def name_bytes(name: str) -> bytes | None:
+    """Give a name as the kernel wants it; None when no directory may hold it."""
+    try:
+        raw = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+    bad = raw in (b"", b".", b"..") or b"/" in raw or b"\0" in raw or len(raw) > NAME_MAX
+    return None if bad else raw
+
+
+class _Builder:
+    """Rows in the order of their arrival; they are put in order at the end, which costs nothing if they were."""
+
+    def __init__(self, directory: str) -> None:
+        self._prefix = directory + "/" if directory else ""
+        self._names = bytearray()
+        self._name_ends = array("I", [0])
+        self._flags = bytearray()
+        self._hashes = bytearray()
+        self._hash_ends = array("I", [0])
+        self._sizes = array("q")
+        self._last = b""
+        self._ordered = True  # so far every name was greater than the one before
+        self._hidden = 0
+        self._hidden_names: list[str] = []
+
+    def add(self, entry: Entry) -> None:
+        inside = entry.path.startswith(self._prefix)
+        name = name_bytes(entry.path[len(self._prefix) :]) if inside else None
+        if name is None or len(self._flags) >= ROWS_MAX:
+            self._hide(entry.path)
+            return
+        form, raw = pack_hash(entry.hash)
+        size = trusted_size(entry)
+        self._names += name
+        self._name_ends.append(len(self._names))
+        self._hashes += raw
+        self._hash_ends.append(len(self._hashes))
+        self._flags.append(flag_of(entry.kind, entry.versioning) | form)
+        self._sizes.append(UNKNOWN if size is None or size < 0 else size)
+        self._ordered = self._ordered and name > self._last
+        self._last = name
+
+    def finish(self) -> Columns:
+        order = None if self._ordered else self._order()
+        names, name_ends = _permuted(self._names, self._name_ends, order)
+        flags = self._flags if order is None else bytearray(self._flags[i] for i in order)
+        sizes = self._sizes if order is None else array("q", [self._sizes[i] for i in order])
+        columns = Columns(names, name_ends, flags, sizes)
+        columns.hashes, columns.hash_ends = _permuted(self._hashes, self._hash_ends, order)
+        columns.hidden, columns.hidden_names = self._hidden, tuple(self._hidden_names)
+        return columns
+
+    def _order(self) -> list[int]:
+        """Give the rows by name, one for each name: a directory wins over a file, else the first that came."""
+        names, ends, flags = bytes(self._names), self._name_ends, self._flags
+        keyed = [(names[ends[i] : ends[i + 1]], flags[i] & 3 != 0, i) for i in range(len(flags))]
+        keyed.sort()
+        order: list[int] = []
+        last = None
+        for name, _, row in keyed:
+            if name == last:
+                self._hide(self._prefix + name.decode("utf-8", "surrogateescape"))
+            else:
+                order.append(row)
+            last = name
+        return order
+
+    def _hide(self, path: str) -> None:
+        self._hidden += 1
+        if len(self._hidden_names) < HIDDEN_SHOWN:
+            self._hidden_names.append(path[:1024])
+
+
+def _permuted(blob: bytearray, ends: array[int], order: list[int] | None) -> tuple[bytes, array[int]]:
+    if order is None:
+        return bytes(blob), ends
+    moved_ends = array("I", [0])
+    parts = []
+    total = 0
+    for row in order:
+        part = blob[ends[row] : ends[row + 1]]
+        parts.append(part)
+        total += len(part)
+        moved_ends.append(total)
+    return b"".join(parts), moved_ends

@@ -1,0 +1,174 @@
+"""The numbers of directories: given once for each path and kept, so that node ids survive a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from dagfs.model import Entry, Kind, Versioning
+from dagfs.tree.codec import seal, unseal
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+PAGE = 64
+"""Numbers in one stored page. The last page is written again for each new number, so it is kept small."""
+
+KEPT = 65_536
+"""Paths, and early children, held in memory; what falls out is read again from the store."""
+
+
+class Values(Protocol):
+    """The part of the store that keeps small values."""
+
+    def get_value(self, name: str) -> bytes | None: ...
+    def set_value(self, name: str, value: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """What a number stands for. `early`: its slot 0 was given as a node id, before the path's directory was listed."""
+
+    entry: Entry
+    early: bool
+
+
+class Recent(Generic[K, V]):
+    """A dict that forgets what was used least recently; its owner's lock guards it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        value = self._items.get(key)
+        if value is not None:
+            self._items.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        self._items[key] = value
+        self._items.move_to_end(key)
+        if len(self._items) > self._limit:
+            self._items.popitem(last=False)
+
+    def pop(self, key: K) -> V | None:
+        return self._items.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class NumberBook:
+    """Numbers from 1 on, one for each path, append-only. One process at a time may write a book.
+
+    Lock order: `_writing` before `_lock`. `_writing` is held while the store writes; the dispatcher takes `_lock` only.
+    """
+
+    def __init__(self, values: Values, name: str, kept: int = KEPT) -> None:
+        self._values = values
+        self._name = name
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()
+        self._numbers: Recent[str, int] = Recent(kept)
+        self._records: Recent[int, Numbered] = Recent(kept)
+        self._early: Recent[str, dict[str, int]] = Recent(kept)  # directory -> names with an early number
+        self._tail: list[Numbered] = []  # the last page; guarded by _writing
+        self._count = 0  # numbers given; written under both locks
+        self._load()
+
+    def find(self, path: str) -> int | None:
+        """Give the number of a path, None when it has none."""
+        with self._lock:
+            number = self._numbers.get(path)
+        if number is None:
+            number = self._stored_number(path)
+        return number
+
+    def record(self, number: int) -> Numbered | None:
+        """Give what a number stands for; None when it was never given, or the store lost it."""
+        with self._lock:
+            known = self._records.get(number)
+            if known is not None or not 0 < number <= self._count:
+                return known
+        page = _read_page(self._values.get_value(self._page_name((number - 1) // PAGE)))
+        offset = (number - 1) % PAGE
+        return page[offset] if offset < len(page) else None
+
+    def early_children(self, directory: str) -> dict[str, int]:
+        """Give names in `directory` whose slot 0 was given as a node id, with their numbers."""
+        with self._lock:
+            return dict(self._early.get(directory) or {})
+
+    def give(self, entry: Entry, *, early: bool) -> int:
+        """Give the number of a path, a new one if need be. Blocks on the store: never call it from the dispatcher."""
+        with self._writing:
+            number = self.find(entry.path)
+            if number is not None and not early:
+                return number
+            known = None if number is None else self.record(number)
+            if number is not None and known is not None and known.early:
+                return number
+            return self._append(Numbered(entry, early))
+
+    def _append(self, record: Numbered) -> int:
+        if len(self._tail) == PAGE:
+            self._tail = []
+        number = self._count + 1
+        self._tail.append(record)
+        self._values.set_value(self._page_name((number - 1) // PAGE), _write_page(self._tail))
+        self._values.set_value(self._path_name(record.entry.path), seal("number", str(number).encode()))
+        with self._lock:
+            self._count = number
+            self._remember(number, record)
+        return number
+
+    def _load(self) -> None:
+        index = 0
+        while page := _read_page(self._values.get_value(self._page_name(index))):
+            for record in page:
+                self._count += 1
+                self._remember(self._count, record)
+            self._tail = page
+            index += 1
+            if len(page) < PAGE:
+                break
+
+    def _remember(self, number: int, record: Numbered) -> None:
+        path = record.entry.path
+        self._numbers.put(path, number)
+        self._records.put(number, record)
+        if record.early:
+            directory, _, name = path.rpartition("/")
+            names = self._early.get(directory) or {}
+            if len(names) < KEPT:
+                names[name] = number
+            self._early.put(directory, names)
+
+    def _stored_number(self, path: str) -> int | None:
+        body = unseal("number", self._values.get_value(self._path_name(path)))
+        number = int(body) if body else 0
+        record = self.record(number)  # the page is the truth: a number that it does not have is not given
+        return number if record is not None and record.entry.path == path else None
+
+    def _page_name(self, index: int) -> str:
+        return f"{self._name}/page/{index}"
+
+    def _path_name(self, path: str) -> str:
+        digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return f"{self._name}/path/{digest}"
+
+
+def _write_page(records: list[Numbered]) -> bytes:
+    rows = [[e.path, e.kind, e.versioning, e.hash, e.size, r.early] for r in records for e in (r.entry,)]
+    return seal("numbers", json.dumps(rows).encode())
+
+
+def _read_page(sealed: bytes | None) -> list[Numbered]:
+    body = unseal("numbers", sealed)
+    rows = json.loads(body) if body else []
+    return [Numbered(Entry(r[0], Kind(r[1]), Versioning(r[2]), r[3], r[4]), r[5]) for r in rows]

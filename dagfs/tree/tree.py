@@ -1,0 +1,246 @@
+"""The paths of one commit, found lazily: one path when one is asked for, a directory when it is listed."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from dagfs.answers import settle, then
+from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError
+from dagfs.hub.source import Source
+from dagfs.metrics import Metrics
+from dagfs.model import Answer, Commit, Entry, Kind, RepoRef, Versioning
+from dagfs.tree.builder import build, name_bytes, trusted_size
+from dagfs.tree.columns import Columns
+from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
+from dagfs.tree.listings import Listings
+from dagfs.tree.numbers import NumberBook, Recent, Values
+from dagfs.tree.shelf import Shelf
+from dagfs.tree.walk import WalkAhead
+from dagfs.tree.workers import Workers
+
+LIST_AT_LOOKUP = 2
+"""The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely."""
+
+_KEPT = 65_536  # absent paths, early places and lookup counts held in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What is mounted. `root_path`: the directory of the repository that is the mount's root, "" for all of it.
+    `mount`: tells the node ids of mounts that share a store apart; the same after a restart of one mount's worker."""
+
+    repo: RepoRef
+    commit: Commit
+    root_path: str = ""
+    mount: str = ""
+
+
+class Tree:
+    """Thread-safe; answers at once from what is known, else by a promise that a worker keeps.
+
+    Lock order: `_lock` is a leaf, for dictionary work only. Workers never wait for promises.
+    """
+
+    def __init__(self, source: Source, pinned: Pinned, values: Values, workers: Workers, metrics: Metrics) -> None:
+        self._source = source
+        self.pinned = pinned
+        self._workers = workers
+        self._metrics = metrics
+        self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
+        name = f"tree/{pinned.repo}/{pinned.commit.sha}"
+        self._book = NumberBook(values, f"{name}/numbers/{pinned.mount}")
+        self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
+        self._walks = WalkAhead()
+        self._lock = threading.Lock()
+        self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
+        self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes
+        self._singles: Recent[str, Place] = Recent(_KEPT)
+        self._lookups: Recent[str, int] = Recent(_KEPT)  # directory without a listing -> lookups in it
+
+    def prepare(self) -> None:
+        """List the root, blocking. Raises NotADirectory, NotFound, AccessDenied, RemoteError."""
+        directory = self._root.entry
+        future: Future[Listing] = Future()
+        settle(future, lambda: self._listings.get(directory))
+        self._listings.call_by(ROOT_NODE, future.result())
+
+    def close(self) -> None:
+        """Store what has been learnt; the workers belong to who made them."""
+        self._listings.close()
+
+    def lookup(self, parent: int, name: bytes) -> Answer[Place]:
+        """Find a child of a directory. Raises NotFound, NotADirectory."""
+        listing = self._listings.of_node(parent)
+        if listing is not None:
+            return _child(listing, name)
+        return then(self.place(parent), lambda place: self._lookup_in(place, name))
+
+    def place(self, node: int) -> Answer[Place]:
+        """Find a path by its node id. Raises ContentChanged for an id that this mount has never given."""
+        number, slot = node >> SLOT_BITS, node & ((1 << SLOT_BITS) - 1)
+        listing = self._listings.of_number(number)
+        if listing is not None and 0 < slot <= len(listing):
+            return Place(listing, slot - 1)
+        if node == ROOT_NODE:
+            return self._root
+        record = self._book.record(number)
+        if record is None:
+            raise ContentChanged(f"node {node} belongs to no path of this mount")
+        if slot == 0:
+            return self.known(record.entry.path) or self._single(record.entry, number)
+        return then(self._listings.get(record.entry), lambda found: _row(found, slot - 1))
+
+    def listing(self, place: Place, *, sized: bool = False) -> Answer[Listing]:
+        """List a directory, with the sizes that the hub knows if `sized`. Raises NotADirectory."""
+        entry = _as_directory(place)
+        node = place.node
+        return then(self._listings.get(entry, sized=sized), lambda listing: self._named(node, listing))
+
+    def known(self, path: str) -> Place | None:
+        """Find a path of the repository in the listings at hand, without disk or network."""
+        directory, _, name = path.rpartition("/")
+        listing = self._listings.of_path(directory)
+        raw = name_bytes(name)
+        position = -1 if listing is None or raw is None else listing.find(raw)
+        return None if listing is None or position < 0 else Place(listing, position)
+
+    def listed(self, place: Place) -> Listing | None:
+        """Give a directory's listing if it is at hand."""
+        return self._listings.of_node(place.node) or self._listings.of_path(place.entry.path)
+
+    def learn(self, place: Place, size: int) -> None:
+        """Keep a file's size, in bytes, that was found out elsewhere."""
+        place.rows.learn(place.position, size)
+        if isinstance(place.rows, Listing):
+            self._listings.save(place.rows)
+
+    def reveal_directory(self, place: Place) -> None:
+        """Note that a path listed as a file is none: a submodule, which is shown as an empty directory."""
+        place.rows.reveal_directory(place.position)
+        if isinstance(place.rows, Listing):
+            self._listings.save_columns(place.rows)
+
+    def walked(self, directory: Entry, *, sized: bool) -> None:
+        """Told whenever a program lists a directory: lists ahead the next siblings of a walk."""
+        here = self.known(directory.path) if directory.path != self.pinned.root_path else None
+        if here is None or not isinstance(here.rows, Listing):
+            return
+        parent = here.rows
+        ordinal = parent.columns.directories_before(here.position)
+        count = self._walks.visited(parent.directory.path, ordinal)
+        for position in parent.columns.directories_after(here.position, count):
+            self._metrics.add("tree.listed_ahead")
+            self._listings.get(parent.entry(position), sized=sized, background=True)
+
+    def hidden(self) -> tuple[int, list[str]]:
+        """Count the names that no file system can show, in the listings at hand, and give some of them."""
+        return self._listings.hidden()
+
+    def _lookup_in(self, place: Place, name: bytes) -> Answer[Place]:
+        directory = _as_directory(place)
+        node = place.node
+
+        def step(listing: Listing | None) -> Answer[Place]:
+            if listing is not None:
+                return _child(self._named(node, listing), name)
+            return self._ask(directory, name)
+
+        return then(self._listings.recall(directory), step)
+
+    def _ask(self, directory: Entry, name: bytes) -> Answer[Place]:
+        """Ask the hub for one path; its directory's listing comes behind, when it seems worth it."""
+        text = name.decode("utf-8", "surrogateescape")
+        if name_bytes(text) is None:
+            raise NotFound(f"no name of a file: {text[:80]!r}")
+        path = f"{directory.path}/{text}" if directory.path else text
+        with self._lock:
+            if self._absent.get(path):
+                raise NotFound(path)
+            known = self._singles.get(path)
+            flight = self._asking.get(path)
+            if known is None and flight is None:
+                future = self._asking[path] = Future()
+            lookups = (self._lookups.get(directory.path) or 0) + 1
+            self._lookups.put(directory.path, lookups)
+        if lookups == LIST_AT_LOOKUP:
+            self._listings.get(directory, background=True)
+        if known is not None:
+            return known
+        if flight is not None:
+            return flight
+        self._workers.submit(lambda: self._settle_describe(path, future))
+        return future
+
+    def _settle_describe(self, path: str, future: Future[Place]) -> None:
+        outcome: Future[Place] = Future()
+        settle(outcome, lambda: self._describe(path))
+        with self._lock:
+            del self._asking[path]
+            if isinstance(outcome.exception(), NotFound):
+                self._absent.put(path, True)
+        settle(future, outcome.result)
+
+    def _describe(self, path: str) -> Place:
+        self._metrics.add("tree.describes")
+        told = self._source.describe(self.pinned.commit, path, sized=True)
+        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
+        place = self.known(path)  # the listing may have come meanwhile
+        if place is None:
+            number = self._book.give(entry, early=True)
+            # A listing that came just now has told its own id for this path, or has taken over the early one.
+            place = self.known(path) or self._single(entry, number)
+        return place
+
+    def _single(self, entry: Entry, number: int) -> Place:
+        with self._lock:
+            place = self._singles.get(entry.path)
+            if place is None:
+                place = Place(Single(entry, number << SLOT_BITS, inode_of(entry.path)), 0)
+                self._singles.put(entry.path, place)
+        return place
+
+    def _named(self, node: int, listing: Listing) -> Listing:
+        self._listings.call_by(node, listing)
+        return listing
+
+    def _download(self, directory: Entry, sized: bool) -> Columns:
+        self._metrics.add("tree.listings_sized" if sized else "tree.listings")
+        try:
+            columns = build(
+                directory.path, self._source.list_directory(self.pinned.commit, directory.path, sized=sized)
+            )
+        except (NotFound, NotADirectory):
+            if directory.path == self.pinned.root_path:
+                raise
+            if directory.versioning is Versioning.GIT:
+                return build(directory.path, ())  # a submodule: an empty directory, as in a clone without it
+            raise ProtocolError(f"{directory.path}: the hub names this directory but has no listing of it") from None
+        if columns.hidden:
+            self._metrics.add("tree.hidden_names", columns.hidden)
+        return columns
+
+
+def _directory(path: str) -> Entry:
+    return Entry(path, Kind.DIRECTORY, Versioning.GIT)
+
+
+def _as_directory(place: Place) -> Entry:
+    entry = place.entry
+    if entry.kind is not Kind.DIRECTORY:
+        raise NotADirectory(entry.path)
+    return entry
+
+
+def _child(listing: Listing, name: bytes) -> Place:
+    position = listing.columns.find(name)
+    if position < 0:
+        raise NotFound(name.decode("utf-8", "replace"))
+    return Place(listing, position)
+
+
+def _row(listing: Listing, position: int) -> Place:
+    if position >= len(listing):
+        raise ContentChanged(f"{listing.directory.path}: no row {position}")
+    return Place(listing, position)
