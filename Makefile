@@ -1,0 +1,38 @@
+# One command each for a newcomer: `make demo` and `make test` set up by themselves what they need.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint build clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## make .venv with everything that demo and test need (PYTHON=python3.12 chooses the interpreter)
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+demo: setup ## serve a small repository, mount it, train on it, and print what it cost
+	@$(BIN)/dagfs demo
+
+test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 leaves the mounts out)
+	@if [ -e /dev/fuse ]; then $(BIN)/python -m pytest; \
+	elif [ "$$DAGFS_TEST_WITHOUT_FUSE" = 1 ]; then echo "no /dev/fuse: the mount tests are left out"; \
+	  $(BIN)/python -m pytest -m "not mount"; \
+	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
+	  exit 1; fi
+
+lint: setup ## ruff, mypy --strict, and the linters of the shell scripts and the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources scripts/*.sh .ci/run
+	$(BIN)/hadolint Dockerfile
+
+build: setup ## build wheel and sdist, and run the wheel from an empty environment
+	@scripts/build.sh
+
+clean: ## remove .venv and everything that was built or cached here
+	rm -rf $(VENV) build dist runs .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
