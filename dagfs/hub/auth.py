@@ -1,0 +1,179 @@
+"""The token: where it is found, and how a mount that runs for weeks notices a new one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dagfs.config import hub_host
+from dagfs.errors import UsageError
+from dagfs.hub.urls import check_host
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT_NAMES = ("DAGSHUB_USER_TOKEN", "DAGSHUB_TOKEN")
+RECHECK_SECONDS = 1.0
+"""How old the knowledge of the token file may be: a stat for each of thousands of small transfers is not free."""
+
+MAX_FILE_BYTES = 1 << 20
+_READABLE_BY_OTHERS = 0o044
+
+Stamp = tuple[int, int, int]
+
+
+class Token:
+    """Gives the token of one hub and re-reads its file when that changed; thread-safe; shows it to nobody.
+
+    `source` says in words where the token comes from.
+    """
+
+    def __init__(self, source: str, value: str | None, path: Path | None = None, read: Reader | None = None) -> None:
+        self.source = source
+        self._value = value
+        self._path = path
+        self._read = read
+        self._lock = threading.Lock()  # guards the two below and _value; held over a small local read only
+        self._checked = time.monotonic()
+        self._stamp = _stamp(path)  # of the file's state that _value was read from
+
+    def current(self, *, at_once: bool = False) -> str | None:
+        """Give the token, None when there is none; `at_once` looks at the file even if it was looked at just now."""
+        if self._read is None or self._path is None:
+            return self._value
+        now = time.monotonic()
+        if not at_once and now - self._checked < RECHECK_SECONDS:
+            return self._value
+        with self._lock:
+            self._checked = now
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._reread(self._read, self._path)
+            return self._value
+
+    def _reread(self, read: Reader, path: Path) -> None:
+        """Take the new token; a file that vanished or is being replaced leaves the old one valid."""
+        try:
+            self._value = read(path) or self._value
+        except UsageError as error:
+            log.warning("keeping the token read before: %s", error)
+
+    def __repr__(self) -> str:
+        return f"Token(from {self.source})"
+
+
+Reader = Callable[[Path], "str | None"]
+
+
+def find_token(
+    option_file: str | None, environment: Mapping[str, str], client_tokens: Path, host: str, now: float
+) -> Token:
+    """Find the token for `host` (a hub's URL): option, environment, token file of the DagsHub client; or none.
+
+    A token of the environment belongs to the host of the environment (DAGSHUB_CLIENT_HOST, else the public hub) and is
+    not used for others. `now` in seconds since the epoch. Raises UsageError.
+    """
+    if option_file is not None:
+        path = Path(option_file).expanduser().absolute()
+        return Token(f"file {path}", _read_private(path), path, _read_private)
+    if _same_host(host, hub_host(environment)):
+        for name in ENVIRONMENT_NAMES:
+            value = environment.get(name, "").strip()
+            if value:
+                return Token(f"environment variable {name}", _plain(value, name))
+    started = time.monotonic()
+
+    def read(path: Path) -> str | None:
+        return _read_client_tokens(path, host, now + time.monotonic() - started)
+
+    return Token(f"token file {client_tokens} of the DagsHub client", read(client_tokens), client_tokens, read)
+
+
+def _same_host(one: str, other: str) -> bool:
+    return check_host(one) == check_host(other)
+
+
+def _read_private(path: Path) -> str:
+    """Read a file that holds one token. Raises UsageError, also when others could read it."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & _READABLE_BY_OTHERS:
+                raise UsageError(f"other users can read the token file {path}; run: chmod 600 {path}")
+            text = file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise UsageError(f"cannot read the token file {path}: {error.strerror}") from None
+    return _plain(text.strip(), f"the token file {path}")
+
+
+def _plain(value: str, where: str) -> str:
+    """Refuse what cannot stand in a header; never show it."""
+    if not value or not all("!" <= c <= "~" for c in value):
+        raise UsageError(f"{where} does not hold a token: one line of printable characters is expected")
+    return value
+
+
+def _read_client_tokens(path: Path, host: str, now: float) -> str | None:
+    """Give the client's best valid token for a host: long-lived before OAuth ones, expired ones left out."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & _READABLE_BY_OTHERS:
+                log.warning("other users may read %s; run: chmod 600 %s", path, path)
+            document = yaml.safe_load(file.read(MAX_FILE_BYTES))
+    except OSError:
+        return None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        log.warning("ignoring %s: it is not YAML", path)
+        return None
+    if not isinstance(document, dict) or str(document.get("version", "1")) != "1":
+        return None
+    tokens = document.get(host.rstrip("/"))
+    usable = [t for t in tokens if _is_usable(t, now)] if isinstance(tokens, list) else []
+    usable.sort(key=lambda token: token.get("token_type") != "app-token")  # stable: the file's order within a type
+    return str(usable[0]["access_token"]) if usable else None
+
+
+def _is_usable(token: Any, now: float) -> bool:
+    if not isinstance(token, dict) or not isinstance(token.get("access_token"), str):
+        return False
+    value = token["access_token"]
+    if not value or not all("!" <= c <= "~" for c in value):
+        return False
+    expiry = _seconds(token.get("expiry"))
+    return expiry is None or expiry > now
+
+
+def _seconds(expiry: object) -> float | None:
+    """Read the client's expiry date, in seconds since the epoch; None is never, or not known."""
+    return moment(expiry) if isinstance(expiry, str | datetime) else None
+
+
+def moment(text: str | datetime) -> float | None:
+    """Read an RFC 3339 time, with up to 9 fraction digits; None when it is none. Without a zone it is UTC."""
+    if isinstance(text, str):
+        head, dot, tail = text.strip().replace("Z", "+00:00").partition(".")
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        try:  # before Python 3.11 the fraction must have 3 or 6 digits
+            text = datetime.fromisoformat(f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}" if dot else head)
+        except ValueError:
+            return None
+    return (text if text.tzinfo else text.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _stamp(path: Path | None) -> Stamp | None:
+    """Give what changes when a file is rewritten or replaced; None without a file."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
