@@ -18,7 +18,7 @@ FUSERMOUNT = "fusermount3"
 SUBTYPE = FILE_SYSTEM.partition(".")[2]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOATIME = 1, 2, 4, 1024
-MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 
 FUSERMOUNT_SECONDS = 10.0
 """It answers in milliseconds; only a broken machine needs longer."""
@@ -32,14 +32,22 @@ class Mount:
     path: str
     connection: int | None
 
-    def unmount(self) -> None:
-        """Take it off the tree, also when it is in use, and end the connection with everything that waits on it."""
+    def end(self) -> None:
+        """Take it off the tree, in use or not, and fail what waits on it, as far as this user may.
+
+        Does nothing once it is unmounted: the path and the connection's number may be somebody else's by then.
+        """
+        present = find_mount(self.path)
+        if present is None or present.connection != self.connection:
+            return
         try:
-            unmount(self.path, lazy=True)
+            if os.geteuid() == 0:
+                _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts also where the control files are missing
+            else:
+                abort(present.connection)
+                unmount(self.path)
         except BadMountPoint:
             pass  # somebody else was faster
-        if self.connection is not None:
-            abort(self.connection)
 
 
 def check_mount_point(path: str | os.PathLike[str]) -> str:
@@ -50,7 +58,7 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
     absolute = os.path.realpath(path)
     present = find_mount(absolute)
     if present and present.ours and is_dead(absolute):
-        unmount(absolute, lazy=True)
+        unmount(absolute)
         present = find_mount(absolute)
     if present:
         advice = f"`dagfs unmount {path}` first" if present.ours else "choose another directory"
@@ -79,12 +87,12 @@ def mount(path: str, source: str, *, allow_other: bool = False) -> Mount:
     return Mount(fd, path, present.connection if present else None)
 
 
-def unmount(path: str, *, lazy: bool = False) -> None:
-    """Unmount; `lazy` also when files are open. Raises BadMountPoint with the reason, busy for example."""
+def unmount(path: str | os.PathLike[str]) -> None:
+    """Take a mount off the tree, also when it is in use. Raises BadMountPoint with the reason, NoFuse."""
     if os.geteuid() == 0:
-        _unmount_as_root(path, lazy)
+        _umount(os.fspath(path), MNT_DETACH)
     else:
-        _fusermount("-u", *(("-z",) if lazy else ()), "--", path)
+        _fusermount("-u", "-z", "--", os.fspath(path))
 
 
 def _check_directory(path: str) -> None:
@@ -141,9 +149,9 @@ def _mount_as_user(path: str, source: str, allow_other: bool) -> int:
     return fds[0]
 
 
-def _unmount_as_root(path: str, lazy: bool) -> None:
+def _umount(path: str, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)) != 0:
+    if libc.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | flags) != 0:
         raise BadMountPoint(f"{path} cannot be unmounted: {os.strerror(ctypes.get_errno())}")
 
 
@@ -152,7 +160,7 @@ def _fusermount(*arguments: str, channel: int | None = None) -> None:
     if channel is not None:
         environment["_FUSE_COMMFD"] = str(channel)
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 -- our own arguments, no shell, and `--` before the path
             (FUSERMOUNT, *arguments),
             env=environment,
             pass_fds=() if channel is None else (channel,),

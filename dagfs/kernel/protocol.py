@@ -34,14 +34,17 @@ class Op(enum.IntEnum):
     WRITE = 16
     STATFS = 17
     RELEASE = 18
+    FSYNC = 20
     SETXATTR = 21
     GETXATTR = 22
     LISTXATTR = 23
     REMOVEXATTR = 24
+    FLUSH = 25
     INIT = 26
     OPENDIR = 27
     READDIR = 28
     RELEASEDIR = 29
+    ACCESS = 34
     CREATE = 35
     INTERRUPT = 36
     DESTROY = 38
@@ -51,8 +54,10 @@ class Op(enum.IntEnum):
     FALLOCATE = 43
     READDIRPLUS = 44
     RENAME2 = 45
+    LSEEK = 46
     COPY_FILE_RANGE = 47
     TMPFILE = 51
+    STATX = 52
 
 
 IN_HEADER = struct.Struct("=IIQQIIIHH")  # length, operation, unique, node, uid, gid, pid, extensions, padding

@@ -1,0 +1,246 @@
+"""Mounts for tests: the adapter runs in a process of its own, and nothing of it outlives the test."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dagfs.kernel.handshake import Negotiated, negotiate
+from dagfs.kernel.mountinfo import abort, find_mount
+from dagfs.kernel.mounting import check_mount_point, mount
+from dagfs.kernel.protocol import Owner
+from dagfs.kernel.session import Session
+from dagfs.supervisor import Supervisor
+from dagfs.vfs.seam import FileSystem
+
+DRIVERS = ("kernel", "libfuse")
+NOBODY = 65534
+START_SECONDS = 20.0
+DEADLINE = 100
+"""Seconds after which a mount's processes kill themselves, so that a wedged mount fails a test and not the suite."""
+
+
+@dataclass
+class Mounted:
+    """A mount under test. `pid`: the process that holds it; `workers`: the pids under a supervisor, the newest last."""
+
+    path: Path
+    pid: int
+    driver: str
+    _control: socket.socket
+    workers: list[int] = field(default_factory=list)
+
+    def ask(self, question: str) -> Any:
+        """Put a question to the process that serves: "release", "counts", "calls", "failures" or "set NAME JSON"."""
+        self._control.sendall(question.encode() + b"\n")
+        answer = json.loads(_line(self._control))
+        if isinstance(answer, dict) and "broken" in answer:
+            raise AssertionError(answer["broken"])
+        return answer
+
+    def counts(self) -> dict[str, int]:
+        """Requests that the kernel has sent, by operation (kernel driver only)."""
+        return self.ask("counts")
+
+    def calls(self, operation: str) -> int:
+        """How often the MemoryFs was asked for an operation."""
+        return sum(count for name, _, count in self.ask("calls") if name == operation)
+
+    def set(self, name: str, value: Any) -> None:
+        """Switch a behaviour of the MemoryFs."""
+        self.ask(f"set {name} {json.dumps(value)}")
+
+    def wait(self, seconds: float) -> int | None:
+        """Give the exit status of the holding process, None when it still runs after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        return None
+
+
+@contextlib.contextmanager
+def mounted(
+    build: Callable[[], FileSystem],
+    driver: str = "kernel",
+    path: Path | None = None,
+    *,
+    user: int | None = None,
+    supervised: bool = False,
+) -> Iterator[Mounted]:
+    """Mount what `build` makes; `build` is called in the process that serves, once for each worker.
+
+    `user`: the uid to mount as, with fusermount3. Without `path` a directory of that user's is made and removed.
+    """
+    place = path or Path(tempfile.mkdtemp(prefix="dagfs-mount-"))
+    if user is not None and path is None:
+        os.chown(place, user, user)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(START_SECONDS)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _child(build, driver, str(place), theirs, user, supervised)
+    theirs.close()
+    one = Mounted(place, pid, driver, ours)
+    try:
+        _await_start(one)
+        yield one
+    finally:
+        _clean_up(one)
+        ours.close()
+        if path is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def run_as(user: int | None) -> dict[str, Any]:
+    """Options of subprocess.run for a program that runs as `user`."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def _await_start(one: Mounted) -> None:
+    while (word := json.loads(_line(one._control))) != "ready":
+        if isinstance(word, dict) and "worker" in word:
+            one.workers.append(word["worker"])
+            continue
+        raise AssertionError(f"the mount did not start: {word}")
+
+
+def _clean_up(one: Mounted) -> None:
+    path = str(one.path)
+    for _ in range(3):
+        if present := find_mount(path):
+            ctypes.CDLL(None).umount2(os.fsencode(path), 3)  # MNT_FORCE | MNT_DETACH
+            abort(present.connection) if find_mount(path) else None
+    if one.pid and one.wait(6.0) is None:
+        os.kill(one.pid, signal.SIGKILL)  # its worker dies with it
+        os.waitpid(one.pid, 0)
+
+
+def _child(
+    build: Callable[[], FileSystem], driver: str, path: str, control: socket.socket, user: int | None, supervised: bool
+) -> None:
+    status = 70
+    try:
+        _settle_in(user)
+        if driver == "libfuse":
+            _serve_libfuse(build, path, control)
+            status = 0
+        else:
+            status = _serve_kernel(build, path, control, supervised)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _send(control, {"error": type(error).__name__, "text": str(error)})
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _settle_in(user: int | None) -> None:
+    for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.alarm(DEADLINE)
+    faulthandler.cancel_dump_traceback_later()
+    sys.setswitchinterval(0.0005)
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+
+
+def _serve_kernel(build: Callable[[], FileSystem], path: str, control: socket.socket, supervised: bool) -> int:
+    held = mount(check_mount_point(path), "dagfs-test")
+    agreed = negotiate(held.fd)
+    if not supervised:
+        return _work(build, control, held.fd, agreed, lambda: _send(control, "ready"))
+    return Supervisor(
+        held,
+        agreed,
+        lambda fd, negotiated, ready: _work(build, control, fd, negotiated, ready),
+        on_worker=lambda pid: _send(control, {"worker": pid}),
+        on_ready=lambda: _send(control, "ready"),
+    ).run()
+
+
+def _work(
+    build: Callable[[], FileSystem],
+    control: socket.socket,
+    fd: int,
+    negotiated: Negotiated,
+    ready: Callable[[], None],
+) -> int:
+    signal.alarm(DEADLINE)
+    fs = build()
+    session = Session(fd, fs, negotiated, Owner(os.getuid(), os.getgid()))
+    threading.Thread(target=_answer, args=(control, fs, session), daemon=True).start()
+    ready()
+    session.run()
+    return 0
+
+
+def _serve_libfuse(build: Callable[[], FileSystem], path: str, control: socket.socket) -> None:
+    from dagfs.libfuse import serve  # noqa: PLC0415 -- loads libfuse, which the other driver must not need
+
+    fs = build()
+    threading.Thread(target=_answer, args=(control, fs, None), daemon=True).start()
+    serve(fs, check_mount_point(path), "dagfs-test", ready=lambda: _send(control, "ready"))
+
+
+def _answer(control: socket.socket, fs: Any, session: Session | None) -> None:
+    while question := _line(control):
+        try:
+            _send(control, _reply(question, fs, session))
+        except Exception as error:
+            _send(control, {"broken": repr(error)})
+
+
+def _reply(question: str, fs: Any, session: Session | None) -> Any:
+    word, _, rest = question.partition(" ")
+    if word == "release":
+        fs.release()
+    elif word == "counts":
+        return session.counts() if session else {}
+    elif word == "calls":
+        return [(name, path, count) for (name, path), count in dict(fs.calls).items()]
+    elif word == "failures":
+        return fs.failures
+    elif word == "set":
+        name, _, value = rest.partition(" ")
+        old = getattr(fs, name)
+        setattr(fs, name, type(old)(json.loads(value)))
+    else:
+        raise ValueError(question)
+    return None
+
+
+def _send(control: socket.socket, value: Any) -> None:
+    control.sendall(json.dumps(value).encode() + b"\n")
+
+
+def _line(control: socket.socket) -> str:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = control.recv(1)
+        if not byte:
+            return json.dumps({"error": "the mount's process has ended"}) if not line else line.decode()
+        line += byte
+    return line.decode().rstrip("\n")
