@@ -1,0 +1,132 @@
+"""Make a mount and hold it until it ends: check, resolve, mount, supervise, tell how it fares."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dagfs import __version__, libfuse
+from dagfs.config import private_directory
+from dagfs.daemon.background import Herald, Outcome
+from dagfs.daemon.core import Core, resolve
+from dagfs.daemon.logs import log_path, start_log
+from dagfs.daemon.notify import notify
+from dagfs.daemon.plan import MountPlan
+from dagfs.daemon.state import MountState, Registry, birth
+from dagfs.daemon.worker import worker_rooms
+from dagfs.hub.auth import Token, find_token
+from dagfs.kernel.handshake import Negotiated, negotiate
+from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
+from dagfs.kernel.session import Owner, Session
+from dagfs.model import Commit
+from dagfs.supervisor import Ready, Supervisor
+
+log = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another waits for it: 5 ms, the default, would be felt by every
+stat while a listing is parsed."""
+
+
+def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
+    """Mount as planned and return the exit status when the mount has ended. Raises UsageError, DagfsError before."""
+    log_file = log_path(plan.places.state, plan.id)
+    start_log(None if foreground else log_file)
+    check_fuse(plan.allow_other)
+    check_mount_point(plan.mountpoint)
+    private_directory(plan.places.runtime)
+    token_file = str(plan.token_file) if plan.token_file else None
+    token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
+    commit = resolve(plan, token)
+    announcer = Announcer(plan, commit, herald, log_file)
+    driver = {"kernel": _serve_kernel, "libfuse": _serve_libfuse}[plan.driver]
+    try:
+        return driver(plan, commit, token, announcer)
+    finally:
+        announcer.ended()
+
+
+class Announcer:
+    """Tells the starter, systemd and the state file how the mount fares. Used by one thread."""
+
+    def __init__(self, plan: MountPlan, commit: Commit, herald: Herald, log_file: Path) -> None:
+        self._registry = Registry(plan.places.runtime)
+        self._name = plan.id
+        self._herald = herald
+        self._state = MountState(
+            mountpoint=str(plan.mountpoint),
+            repo=plan.repo.slug,
+            host=plan.repo.host,
+            branch=commit.branch,
+            commit=commit.sha,
+            driver=plan.driver,
+            version=__version__,
+            state="starting",
+            pid=os.getpid(),
+            workers=(),
+            generation=0,
+            log=str(log_file),
+            cache=str(plan.places.cache),
+            born=birth(os.getpid()),
+        )
+
+    def worker(self, pid: int) -> None:
+        """A worker was started; the first is generation 1."""
+        generation = self._state.generation + 1
+        state = "recovering" if generation > 1 else "starting"
+        self._publish(self._state.changed(workers=(pid,), generation=generation, state=state))
+
+    def ready(self) -> None:
+        """The file system answers."""
+        self._publish(self._state.changed(state="serving"))
+        what = f"{self._state.host}/{self._state.repo} at {self._state.commit[:12]}"
+        notify(f"READY=1\nSTATUS=serving {what}")
+        self._herald.say(Outcome(None, detail=f"{what} is mounted at {self._state.mountpoint}"))
+
+    def ended(self) -> None:
+        notify("STOPPING=1")
+        self._registry.remove(self._name)
+
+    def _publish(self, state: MountState) -> None:
+        self._state = state
+        self._registry.write(self._name, state)
+
+
+def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
+    connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
+    try:
+        negotiated = negotiate(connection.fd)
+    except BaseException:
+        connection.end()
+        raise
+
+    def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
+        with worker_rooms(plan, commit, token) as core:
+            _settle_interpreter()
+            session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()))
+            core.observe("kernel", session.counts)
+            ready()
+            session.run()
+        return 0
+
+    return Supervisor(connection, negotiated, work, announcer.worker, announcer.ready).run()
+
+
+def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
+    announcer.worker(os.getpid())
+    with worker_rooms(plan, commit, token) as core:
+        _settle_interpreter()
+        ready: Callable[[], None] = announcer.ready
+        libfuse.serve(core.vfs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
+    return 0
+
+
+def _settle_interpreter() -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # modules and rooms live as long as the process: no collection looks at them again

@@ -1,0 +1,160 @@
+"""`dagfs warm`: fetch everything under some paths into the cache, behind whatever programs are reading."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dagfs.answers import wait
+from dagfs.config import Places
+from dagfs.daemon.control import Message, ask
+from dagfs.daemon.core import Core
+from dagfs.daemon.plan import absolute
+from dagfs.daemon.state import MountState, Registry, alive
+from dagfs.errors import BadMountPoint, DagfsError, RemoteError
+from dagfs.model import Kind, Span, Urgency
+from dagfs.tree.listing import Place
+from dagfs.vfs.seam import ROOT
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 32
+"""Files under way: enough to keep all transfers busy, and a bound on what is held in memory."""
+
+CHUNK_BYTES = 8 << 20
+"""Bytes of a large file that one thread asks for at a time; they pass through memory."""
+
+STEP_SECONDS = 0.2
+SILENCE_SECONDS = 300.0
+"""The client gives up when the daemon says nothing for so long: longer than the deadline of any one fetch."""
+
+
+@dataclass(slots=True)
+class Step:
+    """How far it is; `failed` are the failures since the step before, one line each."""
+
+    files: int = 0
+    bytes: int = 0
+    done_files: int = 0
+    done_bytes: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def warm(places: Places, paths: Sequence[Path]) -> Iterator[Step]:
+    """Ask the daemons of the mounts that hold `paths`, one after another. Raises BadMountPoint, RemoteError."""
+    registry = Registry(places.runtime)
+    for name, inside in _by_mount(registry, paths).items():
+        try:
+            for answer in ask(registry.socket(name), {"op": "warm", "paths": inside}, SILENCE_SECONDS):
+                if "error" in answer:
+                    raise RemoteError(answer["error"])
+                yield Step(**answer)
+        except OSError as error:
+            raise RemoteError(f"the daemon of this mount does not answer: {error}") from error
+
+
+def _by_mount(registry: Registry, paths: Sequence[Path]) -> dict[str, list[str]]:
+    mounts = [(name, state) for name in registry.names() if (state := registry.read(name)) and alive(state)]
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        name, inside = _mount_of(mounts, path)
+        found.setdefault(name, []).append(inside)
+    return found
+
+
+def _mount_of(mounts: Sequence[tuple[str, MountState]], path: Path) -> tuple[str, str]:
+    wanted = absolute(path)
+    holding = [(name, state) for name, state in mounts if wanted.is_relative_to(state.mountpoint)]
+    if not holding:
+        raise BadMountPoint(f"{path} lies in no mount of yours; `dagfs status` lists them")
+    name, state = max(holding, key=lambda pair: len(pair[1].mountpoint))
+    return name, wanted.relative_to(state.mountpoint).as_posix()
+
+
+class Warmer:
+    """The daemon's side. Each request has threads of its own, so that it can hold nobody back but itself."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def answer(self, request: Message) -> Iterable[Message]:
+        """Fetch what is under `request["paths"]`, relative to the mount; yields a Step's fields now and then."""
+        places = [self._find(str(path)) for path in request["paths"]]
+        total = Step()
+        for file in self._files(places):
+            total.files += 1
+            total.bytes += file.entry.size or 0
+        with ThreadPoolExecutor(AT_ONCE, "warm") as pool:
+            for step in self._fetch_all(pool, self._files(places), total):
+                yield {name: getattr(step, name) for name in Step.__slots__}
+
+    def _fetch_all(self, pool: ThreadPoolExecutor, files: Iterator[Place], total: Step) -> Iterator[Step]:
+        under_way: set[Future[int]] = set()
+        step = total
+        for file in files:
+            if self._stopping.is_set():
+                return
+            under_way.add(pool.submit(self._fetch, file))
+            if len(under_way) >= AT_ONCE:
+                under_way, step = self._collect(under_way, step)
+                yield step
+        while under_way:
+            under_way, step = self._collect(under_way, step)
+            yield step
+        yield step
+
+    def _collect(self, under_way: set[Future[int]], step: Step) -> tuple[set[Future[int]], Step]:
+        done, rest = wait_for(under_way, STEP_SECONDS, FIRST_COMPLETED)
+        failed = [str(error) for future in done if (error := future.exception())]
+        fetched = sum(future.result() for future in done if not future.exception())
+        files = step.done_files + len(done) - len(failed)
+        return set(rest), Step(step.files, step.bytes, files, step.done_bytes + fetched, failed)
+
+    def _fetch(self, file: Place) -> int:
+        content = self._core.tree.content(file)
+        try:
+            size = wait(self._core.cache.size(content, Urgency.WARM_UP))
+            for start in range(0, size, CHUNK_BYTES):
+                if self._stopping.is_set() or self._core.cache.cached(content):
+                    break
+                wait(self._core.cache.read(content, Span(start, min(start + CHUNK_BYTES, size)), Urgency.WARM_UP))
+        except DagfsError as error:
+            log.warning("warm: %s: %s", content.entry.path, error)
+            raise RemoteError(f"{content.entry.path}: {error}") from error
+        return size
+
+    def _find(self, path: str) -> Place:
+        node = ROOT
+        place = wait(self._core.tree.place(node))
+        for name in Path(path).parts:
+            place = wait(self._core.tree.lookup(node, name.encode("utf-8", "surrogateescape")))
+            node = place.node
+        return place
+
+    def _files(self, places: Iterable[Place]) -> Iterator[Place]:
+        """Walk, one level at a time, so that the listings of a level are fetched side by side."""
+        directories: list[Place] = []
+        for place in places:
+            if place.kind is Kind.DIRECTORY:
+                directories.append(place)
+            else:
+                yield place
+        while directories:
+            listings = [self._core.tree.listing(directory, sized=True) for directory in directories]
+            directories = []
+            for listing in map(wait, listings):
+                for position in range(len(listing)):
+                    child = Place(listing, position)
+                    if child.kind is Kind.DIRECTORY:
+                        directories.append(child)
+                    else:
+                        yield child
