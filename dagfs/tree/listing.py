@@ -94,7 +94,7 @@ class Single:
 class Listing:
     """A listed directory: `number` is the one that its children's node ids start with.
 
-    Lock order: `_lock` is a leaf; it guards `unknown` and the first writing of a size.
+    Lock order: `_lock` is a leaf; it guards the two sums and the first writing of a size.
     """
 
     def __init__(self, directory: Entry, number: int, columns: Columns) -> None:
@@ -108,6 +108,7 @@ class Listing:
         self.saved_at = 0.0  # monotonic seconds
         self.directories = columns.directories
         self.unknown = 0  # rows, directories aside, whose size is UNKNOWN
+        self.bytes_known = 0  # sum of the sizes that are known
         self._lock = threading.Lock()
         self._base = (number << SLOT_BITS) + 1
         self._prefix = directory.path + "/" if directory.path else ""
@@ -155,6 +156,7 @@ class Listing:
             if self.columns.sizes[position] != UNKNOWN:
                 return
             self.columns.sizes[position] = size
+            self.bytes_known += size
             self.unknown -= self.columns.kind(position) is not Kind.DIRECTORY
             self.learnt += 1
 
@@ -184,6 +186,7 @@ class Listing:
     def _count_unknown(self) -> None:
         with self._lock:
             columns = self.columns
+            self.bytes_known = sum(columns.sizes) + columns.sizes.count(UNKNOWN)
             if UNKNOWN not in columns.sizes:
                 self.unknown = 0
                 return

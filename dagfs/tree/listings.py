@@ -131,6 +131,12 @@ class Listings:
         for listing in held:
             self.save(listing, at_once=True)
 
+    def figures(self) -> tuple[int, int]:
+        """Count rows of the listings at hand, and the bytes of the sizes that they know."""
+        with self._lock:
+            held = list(self._held.values())
+        return sum(len(listing) for listing in held), sum(listing.bytes_known for listing in held)
+
     def hidden(self) -> tuple[int, list[str]]:
         """Count the names that no file system can show, in the listings at hand, and give some of them."""
         with self._lock:

@@ -10,7 +10,7 @@ from dagfs.answers import settle, then
 from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Commit, Entry, Kind, RepoRef, Versioning
+from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of
 from dagfs.tree.builder import build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
@@ -98,6 +98,14 @@ class Tree:
         node = place.node
         return then(self._listings.get(entry, sized=sized), lambda listing: self._named(node, listing))
 
+    def sized(self, directory: Entry) -> Answer[Listing]:
+        """List a directory with all sizes that the hub knows: one request, however many ask."""
+        return self._listings.get(directory, sized=True)
+
+    def content(self, place: Place) -> Content:
+        """Give the identity of a file's bytes."""
+        return content_of(self.pinned.repo, self.pinned.commit, place.entry)
+
     def known(self, path: str) -> Place | None:
         """Find a path of the repository in the listings at hand, without disk or network."""
         directory, _, name = path.rpartition("/")
@@ -105,6 +113,10 @@ class Tree:
         raw = name_bytes(name)
         position = -1 if listing is None or raw is None else listing.find(raw)
         return None if listing is None or position < 0 else Place(listing, position)
+
+    def listing_of(self, path: str) -> Listing | None:
+        """Give the listing of a directory of the repository if it is at hand."""
+        return self._listings.of_path(path)
 
     def listed(self, place: Place) -> Listing | None:
         """Give a directory's listing if it is at hand."""
@@ -115,6 +127,15 @@ class Tree:
         place.rows.learn(place.position, size)
         if isinstance(place.rows, Listing):
             self._listings.save(place.rows)
+
+    def parent_inode(self, place: Place) -> int:
+        """Give st_ino of the directory that a path other than the root lies in."""
+        directory = place.entry.path.rpartition("/")[0]
+        return ROOT_NODE if directory == self.pinned.root_path else inode_of(directory)
+
+    def figures(self) -> tuple[int, int]:
+        """Count the paths in the listings at hand, and the bytes of those whose size is known."""
+        return self._listings.figures()
 
     def reveal_directory(self, place: Place) -> None:
         """Note that a path listed as a file is none: a submodule, which is shown as an empty directory."""

@@ -48,8 +48,10 @@ class Directory(Protocol):
     node: int
     inode: int
     parent_inode: int
-    sizes_known: bool
-    """True iff `attributes` gives an answer for every row; it may become true later."""
+
+    @property
+    def sizes_known(self) -> bool:
+        """True iff `attributes` gives an answer for every row; it may become true later."""
 
     def __len__(self) -> int: ...
 

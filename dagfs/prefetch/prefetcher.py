@@ -1,0 +1,126 @@
+"""Fetches ahead what the sources guess: a policy over accounts, and the small part that runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+from dagfs.metrics import Metrics
+from dagfs.model import Content, ContentId, Urgency
+from dagfs.prefetch.ledger import Ledger, Waste
+from dagfs.prefetch.seam import Bytes, FileRef, GuessSource
+
+IN_FLIGHT_MAX = 64 << 20
+"""Bytes guessed that have not arrived: half a second of a link of 1 Gbit/s."""
+
+GUESSES_MAX = 64
+"""Guesses that one opening may cause: enough to keep all transfers of the fetcher busy."""
+
+SIZE_ASSUMED = 256 << 10
+"""Bytes charged for a file whose size is not known."""
+
+CHARGED_MAX = 8 << 20
+"""Bytes charged for a large file, of which only the beginning is fetched."""
+
+_LANDED_CHECKS = 64  # guesses looked after for each opening
+_QUEUED_MAX = 4096  # openings not looked at yet; more are dropped, since guesses about them come too late
+
+
+class Planner:
+    """Turns openings into contents to prepare. No threads; called by one thread at a time."""
+
+    def __init__(self, sources: Sequence[GuessSource], cached: Callable[[Content], bool], metrics: Metrics) -> None:
+        self._cached = cached
+        self._metrics = metrics
+        self.waste = Waste()
+        self._accounts = [(source, Ledger(self.waste)) for source in sources]
+        self._in_flight: OrderedDict[ContentId, tuple[Content, int]] = OrderedDict()  # content, bytes charged
+        self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
+
+    def opened(self, file: FileRef) -> list[Content]:
+        """Note the opening of a file; give what to fetch now, the likeliest first."""
+        self._landed(file.content.key)
+        self._sweep()
+        for source, ledger in self._accounts:
+            if ledger.opened(file.content.key):
+                self._metrics.add(f"prefetch.hits.{source.name}")
+            source.opened(file)
+        return [content for source, ledger in self._accounts for content in self._bets(source, ledger)]
+
+    def _bets(self, source: GuessSource, ledger: Ledger) -> list[Content]:
+        chosen: list[Content] = []
+        while len(chosen) < GUESSES_MAX and ledger.allowance and self.bytes_in_flight < IN_FLIGHT_MAX:
+            guess = next(iter(source.guesses(1)), None)
+            if guess is None:
+                break
+            content = guess.content
+            if self._holds(content.key) or self._cached(content):
+                continue
+            charge = min(CHARGED_MAX, SIZE_ASSUMED if content.size is None else content.size)
+            ledger.charge(content.key, charge)
+            self._in_flight[content.key] = (content, charge)
+            self.bytes_in_flight += charge
+            self._metrics.add(f"prefetch.guesses.{source.name}")
+            chosen.append(content)
+        return chosen
+
+    def _holds(self, key: ContentId) -> bool:
+        return any(ledger.holds(key) for _, ledger in self._accounts)
+
+    def _landed(self, key: ContentId) -> None:
+        _, charge = self._in_flight.pop(key, (None, 0))
+        self.bytes_in_flight -= charge
+
+    def _sweep(self) -> None:
+        """Take note of guesses that have arrived, or that no account waits for any more, oldest first."""
+        for _ in range(min(_LANDED_CHECKS, len(self._in_flight))):
+            key, (content, _charge) = next(iter(self._in_flight.items()))
+            if self._holds(key) and not self._cached(content):
+                self._in_flight.move_to_end(key)
+                break
+            self._landed(key)
+
+
+class Prefetcher:
+    """Runs the planner outside of the dispatcher, for one opening after the other.
+
+    Lock order: `_lock` is a leaf. `run` gets a job to run in another thread, soon.
+    """
+
+    def __init__(self, planner: Planner, cache: Bytes, run: Callable[[Callable[[], None]], object]) -> None:
+        self._planner = planner
+        self._cache = cache
+        self._run = run
+        self._lock = threading.Lock()
+        self._openings: deque[FileRef] = deque(maxlen=_QUEUED_MAX)
+        self._running = False  # True iff a job is queued or works; it alone touches the planner
+        self.enabled = True
+
+    def opened(self, file: FileRef) -> None:
+        """Note the first read of a file; returns at once."""
+        with self._lock:
+            if not self.enabled:
+                return
+            self._openings.append(file)
+            if self._running:
+                return
+            self._running = True
+        self._run(self._work)
+
+    def _work(self) -> None:
+        while (file := self._next()) is not None:
+            try:
+                for content in self._planner.opened(file):
+                    self._cache.prepare(content, None, Urgency.PREFETCH)
+            except BaseException:
+                with self._lock:
+                    self._running = False
+                raise
+
+    def _next(self) -> FileRef | None:
+        with self._lock:
+            if self._openings and self.enabled:
+                return self._openings.popleft()
+            self._running = False
+            return None

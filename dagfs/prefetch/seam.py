@@ -1,0 +1,47 @@
+"""What a source of guesses is, and what it may ask of the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dagfs.model import Answer, Content, Span, Urgency
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file of the mount: `position` among the rows of its `directory`, -1 while that is not listed."""
+
+    path: str
+    directory: str
+    position: int
+    content: Content
+
+
+class Catalogue(Protocol):
+    """The part of the tree that is at hand; never asks disk or network."""
+
+    def find(self, path: str) -> FileRef | None: ...
+
+    def at(self, directory: str, position: int) -> FileRef | None:
+        """Give the file in a row of a listing; None beyond the end, for a directory, or when it is not listed."""
+
+
+class Bytes(Protocol):
+    """The part of the cache that fetching ahead needs."""
+
+    def read(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes]: ...
+    def prepare(self, content: Content, span: Span | None, urgency: Urgency) -> None: ...
+    def cached(self, content: Content) -> bool: ...
+
+
+class GuessSource(Protocol):
+    """Guesses which files are opened next. Called by one thread at a time, never by the dispatcher."""
+
+    name: str
+
+    def opened(self, file: FileRef) -> None: ...
+
+    def guesses(self, count: int) -> Sequence[FileRef]:
+        """Give up to `count` files, the likeliest first, none of them twice for one opening."""

@@ -1,0 +1,128 @@
+"""One file's reads: which blocks they need, and which will be needed next."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.metrics import Metrics
+from dagfs.model import Answer, Content, ContentId, Span, Urgency
+
+BLOCK = 256 << 10
+"""Bytes that a random read of a large file fetches: what a link of 100 Mbit/s moves in one round trip of 20 ms."""
+
+JITTER = 1 << 20
+"""Bytes by which a sequential read may miss its stream: the kernel sends the parts of its read-ahead out of order."""
+
+AHEAD_FIRST = 1 << 20
+"""Bytes fetched ahead when a stream is recognised; doubled each time the reader has used half of them."""
+
+AHEAD_MAX = 64 << 20
+"""Bytes ahead at most: 1 Gbit/s for half a second."""
+
+RUN = 4 << 20
+"""Bytes of one ranged request of read-ahead; several of them run in parallel."""
+
+FILES_KEPT = 256
+STREAMS_KEPT = 8  # of one file: processes that forked read one descriptor at several places
+
+
+class Bytes(Protocol):
+    """What the rooms above need of the cache. None of these blocks."""
+
+    def size(self, content: Content, urgency: Urgency) -> Answer[int]: ...
+    def read(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes]: ...
+
+    def prepare(self, content: Content, span: Span | None, urgency: Urgency) -> None:
+        """Start to fetch without waiting; None is a small file whole, or the beginning of a large one."""
+
+    def cached(self, content: Content) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One sequential reader. `end`: where it has read to. `fetched`: its read-ahead has been asked for up to here."""
+
+    end: int
+    fetched: int
+    ahead: int = 0
+    reads: int = 1
+
+
+class Streams:
+    """The readers of one large file, told apart by where they read; a policy without threads or bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._streams: list[_Stream] = []  # used last comes last
+
+    def plan(self, start: int, end: int) -> Sequence[Span]:
+        """Note a read of [start, end); give the spans to fetch ahead, in order, none of them given before."""
+        stream = self._stream_of(start)
+        if stream is None:
+            self._streams = [*self._streams[1 - STREAMS_KEPT :], _Stream(end, _up(end))]
+            return [] if start else self._extend(self._streams[-1])
+        self._streams.remove(stream)
+        self._streams.append(stream)
+        stream.end = max(stream.end, end)
+        stream.reads += 1
+        return self._extend(stream)
+
+    def _stream_of(self, start: int) -> _Stream | None:
+        near = [stream for stream in self._streams if abs(start - stream.end) <= JITTER]
+        return min(near, key=lambda stream: abs(start - stream.end), default=None)
+
+    def _extend(self, stream: _Stream) -> list[Span]:
+        stream.fetched = max(stream.fetched, _up(stream.end))
+        if stream.ahead and stream.fetched - stream.end > stream.ahead // 2:
+            return []
+        stream.ahead = min(AHEAD_MAX, 2 * stream.ahead or AHEAD_FIRST)
+        start, stop = stream.fetched, min(_up(stream.end + stream.ahead), self._size)
+        stream.fetched = max(start, stop)
+        return [Span(at, min(at + RUN, stop)) for at in range(start, stop, RUN)]
+
+
+class Reader:
+    """Reads spans through the cache. Thread-safe; lock order: `_lock` is a leaf, the cache is called outside of it."""
+
+    def __init__(self, cache: Bytes, metrics: Metrics) -> None:
+        self._cache = cache
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._files: OrderedDict[ContentId, Streams] = OrderedDict()  # large files, used last comes last
+
+    def read(self, content: Content, offset: int, size: int) -> Answer[bytes]:
+        """Give the bytes [offset, offset + size), which lie in the file; `content.size` must be known."""
+        total = content.size or 0
+        span = Span(offset, min(offset + size, total))
+        if span.size <= 0:
+            return b""
+        if total <= WHOLE_MAX:
+            return self._cache.read(content, span, Urgency.READER)
+        return self._read_large(content, span, total)
+
+    def _read_large(self, content: Content, span: Span, total: int) -> Answer[bytes]:
+        with self._lock:
+            streams = self._files.get(content.key)
+            if streams is None:
+                streams = self._files[content.key] = Streams(total)
+                if len(self._files) > FILES_KEPT:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(content.key)
+            ahead = streams.plan(span.start, span.end)
+        whole_blocks = Span(span.start // BLOCK * BLOCK, min(_up(span.end), total))
+        if whole_blocks != span:
+            self._cache.prepare(content, whole_blocks, Urgency.READER)
+        answer = self._cache.read(content, span, Urgency.READER)
+        for run in ahead:
+            self._metrics.add("reader.ahead_bytes", run.size)
+            self._cache.prepare(content, run, Urgency.READ_AHEAD)
+        return answer
+
+
+def _up(offset: int) -> int:
+    return -(-offset // BLOCK) * BLOCK

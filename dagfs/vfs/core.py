@@ -1,0 +1,194 @@
+"""What a repository looks like as a file system: the one place where tree, reader and prefetch meet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from dagfs.answers import then
+from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
+from dagfs.metrics import Metrics
+from dagfs.model import Answer, Content, Kind
+from dagfs.reader import Bytes, Reader
+from dagfs.tree.listing import Listing, Place
+from dagfs.tree.numbers import Recent
+from dagfs.tree.tree import Tree
+from dagfs.vfs.marks import PREFIX, Marks
+from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
+from dagfs.vfs.sizing import SizePolicy, Sizer, never_pushed, recover
+from dagfs.vfs.view import LINKS_UNKNOWN, DirectoryView, attributes_of
+
+_OPENED_KEPT = 16_384
+"""Files whose identity is kept from one read to the next; computing it again costs some microseconds."""
+
+_BLOCK_BYTES = 4096
+
+
+class Watcher(Protocol):
+    """Told of each file when its first read comes."""
+
+    def opened(self, place: Place, content: Content) -> None: ...
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A file that is being read. `proved`: its announced size is that of its bytes."""
+
+    content: Content
+    proved: bool = False
+
+
+class Vfs:
+    """The file system of one commit (`seam.FileSystem`). Thread-safe; lock order: `_lock` is a leaf."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        cache: Bytes,
+        stored: Callable[[Content], int | None],
+        metrics: Metrics,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._tree = tree
+        self._cache = cache
+        self._stored = stored
+        self._metrics = metrics
+        self._watcher = watcher
+        self._reader = Reader(cache, metrics)
+        self._policy = SizePolicy()
+        self._sizer = Sizer(tree, cache, stored, self._policy)
+        self._marks = Marks(tree.pinned.commit.sha, self._is_here)
+        self._mtime = tree.pinned.commit.time
+        self._lock = threading.Lock()
+        self._opened: Recent[int, _Opened] = Recent(_OPENED_KEPT)
+
+    def lookup(self, parent: int, name: bytes) -> Answer[Attributes]:
+        return then(self._tree.lookup(parent, name), self._attributes)
+
+    def getattr(self, node: int) -> Answer[Attributes]:
+        return then(self._tree.place(node), self._attributes)
+
+    def readdir(self, node: int) -> Answer[Directory]:
+        return then(self._tree.place(node), self._list)
+
+    def read(self, node: int, offset: int, size: int) -> Answer[bytes]:
+        with self._lock:
+            opened = self._opened.get(node)
+        if opened is not None:
+            return self._read(opened, offset, size)
+        return then(
+            self._tree.place(node), lambda place: then(self._open(place), lambda o: self._read(o, offset, size))
+        )
+
+    def readlink(self, node: int) -> Answer[bytes]:
+        def step(place: Place) -> Answer[bytes]:
+            if place.kind is not Kind.SYMLINK:
+                raise Unsupported(f"{place.entry.path}: not a symbolic link")
+            return then(self._open(place), lambda opened: self._read(opened, 0, opened.content.size or 0))
+
+        return then(self._tree.place(node), step)
+
+    def getxattr(self, node: int, name: bytes) -> Answer[bytes | None]:
+        if not name.startswith(PREFIX):
+            return None
+        return then(self._tree.place(node), lambda place: self._marks.get(place, name))
+
+    def listxattr(self, node: int) -> Sequence[bytes]:
+        return self._marks.names(node)
+
+    def statfs(self) -> Figures:
+        files, size = self._tree.figures()
+        return Figures(_BLOCK_BYTES, -(-size // _BLOCK_BYTES), files)
+
+    def failed(self, node: int, operation: str, error: BaseException) -> None:
+        self._metrics.add(f"vfs.failed.{operation}")
+        self._marks.failures.put(node, f"{operation}: {error or type(error).__name__}")
+
+    def _attributes(self, place: Place) -> Answer[Attributes]:
+        known = self._known_attributes(place)
+        if known is not None:
+            return known
+        return then(self._sizer.size(place, self._tree.content(place)), lambda _: self._settled(place))
+
+    def _settled(self, place: Place) -> Attributes:
+        known = self._known_attributes(place)
+        if known is None:
+            raise never_pushed(self._tree.content(place))
+        return known
+
+    def _known_attributes(self, place: Place) -> Attributes | None:
+        links = self._links(place) if place.kind is Kind.DIRECTORY else 1
+        return attributes_of(place.rows, place.position, self._mtime, links)
+
+    def _links(self, place: Place) -> int:
+        listing = self._tree.listed(place)
+        return LINKS_UNKNOWN if listing is None else 2 + listing.directories
+
+    def _list(self, place: Place) -> Answer[Directory]:
+        sized = self._policy.stat_mode and self._tree.listed(place) is None
+        answer = self._tree.listing(place, sized=sized)
+        self._tree.walked(place.entry, sized=self._policy.stat_mode)
+        return then(answer, lambda listing: self._view(place, listing))
+
+    def _view(self, place: Place, listing: Listing) -> Directory:
+        rows, position = place
+        parent = ROOT if place.node == ROOT else self._tree.parent_inode(place)
+        return DirectoryView(listing, place.node, rows.inode(position), parent, self._mtime)
+
+    def _open(self, place: Place) -> Answer[_Opened]:
+        """Give what reads need of a file; its size is known by then."""
+        entry = place.entry
+        if entry.kind is Kind.DIRECTORY:
+            raise IsADirectory(entry.path)
+        content = self._tree.content(place)
+        if content.size is not None:
+            return self._remember(place, content)
+        size = self._sizer.size(place, content)
+        return then(size, lambda size: self._remember(place, replace(content, entry=place.entry, size=size)))
+
+    def _remember(self, place: Place, content: Content) -> _Opened:
+        if place.kind is Kind.DIRECTORY:
+            raise IsADirectory(content.entry.path)
+        opened = _Opened(content)
+        with self._lock:
+            self._opened.put(place.node, opened)
+        if isinstance(place.rows, Listing):
+            self._policy.was_read(place.rows.number, place.node)
+        if self._watcher is not None:
+            self._watcher.opened(place, content)
+        return opened
+
+    def _read(self, opened: _Opened, offset: int, size: int) -> Answer[bytes]:
+        content = opened.content
+        end = min(offset + size, content.size or 0)
+        if end <= offset:
+            return b""
+        answer = recover(
+            lambda: self._reader.read(content, offset, end - offset), NotFound, lambda _: _refuse(never_pushed(content))
+        )
+        return then(answer, lambda data: self._checked(opened, data, end - offset))
+
+    def _checked(self, opened: _Opened, data: bytes, size: int) -> bytes:
+        """Hold the bytes against the size that stat has shown: the kernel cuts or pads by it."""
+        if not opened.proved:
+            real = self._stored(opened.content)
+            if real is not None and real != opened.content.size:
+                text = (
+                    f"{opened.content.entry.path}: the hub announced {opened.content.size} bytes, the file has {real}"
+                )
+                raise IntegrityError(text)
+            opened.proved = real is not None
+        if len(data) != size:
+            raise IntegrityError(f"{opened.content.entry.path}: {len(data)} bytes came where {size} were announced")
+        return data
+
+    def _is_here(self, place: Place) -> bool:
+        if place.kind is Kind.DIRECTORY:
+            return self._tree.listed(place) is not None
+        return self._cache.cached(self._tree.content(place))
+
+
+def _refuse(error: Exception) -> bytes:
+    raise error
