@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes.util
 import errno
 import importlib
+import math
 import os
 import sys
 import threading
@@ -31,7 +32,12 @@ VALID_SECONDS = 10 * 365 * 86400
 NODES_KEPT = 1 << 16
 """Paths whose node is remembered, about 200 bytes each."""
 
+MAX_THREADS = 64
+"""Misses that can wait for the network at once. libfuse's own limit is 10 where it has one (3.12)."""
+
 BATCH = 4096  # rows of a listing that are encoded at once
+
+NAME_MAX = 255  # bytes; FUSE alone would allow 1024, which no local disk does
 
 ENCODING = "latin-1"
 """Names are bytes: this encoding maps each byte to one character and back, whatever the name was written in."""
@@ -50,11 +56,13 @@ class PathOperations:
     def __init__(self, fs: FileSystem, ready: Callable[[], None]) -> None:
         self._fs = fs
         self._ready = ready
+        self.served = False
         self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
         self._lock = threading.Lock()
         self._nodes: OrderedDict[bytes, int] = OrderedDict({b"/": ROOT})  # the root is never dropped
 
     def init(self, _path: str) -> None:
+        self.served = True
         self._ready()
 
     def getattr(self, path: str, _handle: int | None = None) -> dict[str, int]:
@@ -104,7 +112,8 @@ class PathOperations:
         raise OSError(errno.ENOSYS, "flush")
 
     def _stat(self, attributes: Attributes) -> dict[str, int]:
-        time = int(attributes.mtime * 1e9)
+        seconds = math.floor(attributes.mtime)  # apart, since a float has no room for today in nanoseconds
+        time = seconds * 10**9 + int((attributes.mtime - seconds) * 1e9)
         return self._owner | {
             "st_ino": attributes.inode,
             "st_mode": PERMISSIONS[attributes.kind],
@@ -120,6 +129,8 @@ class PathOperations:
         if path == b"/":
             return self._ask("getattr", ROOT, lambda: self._fs.getattr(ROOT))
         above, _, name = path.rpartition(b"/")
+        if len(name) > NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, "name")
         parent = self._node_at(above or b"/")
         attributes = self._ask("lookup", parent, lambda: self._fs.lookup(parent, name))
         with self._lock:
@@ -140,7 +151,7 @@ class PathOperations:
     def _ask(self, operation: str, node: int, call: Callable[[], Answer[T]]) -> T:
         try:
             return wait(call())
-        except Exception as error:  # noqa: BLE001 -- report names what it does not expect
+        except Exception as error:
             if operation == "lookup" and type(error) is NotFound:
                 raise OSError(errno.ENOENT, str(error)) from error
             raise OSError(report(self._fs, node, operation, error), str(error)) from error
@@ -168,9 +179,13 @@ def serve(
         "attr_timeout": VALID_SECONDS,
         "negative_timeout": VALID_SECONDS,
     }
+    if (getattr(binding, "fuse_version_major", 2), getattr(binding, "fuse_version_minor", 0)) >= (3, 12):
+        options["max_threads"] = MAX_THREADS
     try:
         binding.FUSE(operations, os.fsencode(path).decode(ENCODING), encoding=ENCODING, **options)
     except RuntimeError as error:
+        if operations.served:  # libfuse calls it an error as well when a signal has ended it
+            return
         raise NoFuse(f"libfuse could not mount on {path} (status {error}); its message is above") from error
 
 

@@ -27,7 +27,7 @@ INIT_OUT_OLD = 24  # bytes of the answer that protocols before 7.23 know
 MAX_PAGES = 256
 """Pages of 4 KiB in one READ: 1 MiB, the kernel's own limit for ordinary users."""
 
-MAX_BACKGROUND = 512
+MAX_BACKGROUND = 1024
 """Requests of the kernel's read-ahead under way at once; above it they queue, so one stuck download could hold
 cached reads back. Each may pin 1 MiB at most, 128 KiB as a rule."""
 

@@ -49,6 +49,8 @@ AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)  # the request was taken back 
 GONE = (errno.ENODEV, errno.ECONNABORTED)  # unmounted, or the connection was aborted
 UNWANTED = (errno.ENOENT, errno.EINTR, errno.EPERM, *GONE)  # nobody waits for this reply any more
 
+NAME_MAX = 255  # bytes; FUSE alone would allow 1024, which no local disk does
+
 SILENT = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
 """Operations without a reply. Node ids are never used again, so nothing needs to be forgotten."""
 
@@ -174,7 +176,10 @@ class Session:
                 log.exception("the kernel refused a reply")
 
     def _lookup(self, node: int, message: bytes) -> Answer[bytes]:
-        return then(self._fs.lookup(node, message[BODY:-1]), partial(encode_entry, owner=self._owner))
+        name = message[BODY:-1]
+        if len(name) > NAME_MAX:
+            raise _RefusedError(errno.ENAMETOOLONG)
+        return then(self._fs.lookup(node, name), partial(encode_entry, owner=self._owner))
 
     def _getattr(self, node: int, _message: bytes) -> Answer[bytes]:
         return then(self._fs.getattr(node), partial(encode_attr_out, owner=self._owner))

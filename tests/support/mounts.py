@@ -129,7 +129,8 @@ def _clean_up(one: Mounted) -> None:
     for _ in range(3):
         if present := find_mount(path):
             ctypes.CDLL(None).umount2(os.fsencode(path), 3)  # MNT_FORCE | MNT_DETACH
-            abort(present.connection) if find_mount(path) else None
+            if find_mount(path):
+                abort(present.connection)
     if one.pid and one.wait(6.0) is None:
         os.kill(one.pid, signal.SIGKILL)  # its worker dies with it
         os.waitpid(one.pid, 0)
@@ -146,7 +147,7 @@ def _child(
             status = 0
         else:
             status = _serve_kernel(build, path, control, supervised)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 -- the test is told, whatever it is
         with contextlib.suppress(OSError):
             _send(control, {"error": type(error).__name__, "text": str(error)})
         traceback.print_exc()
@@ -198,7 +199,7 @@ def _work(
 
 
 def _serve_libfuse(build: Callable[[], FileSystem], path: str, control: socket.socket) -> None:
-    from dagfs.libfuse import serve  # noqa: PLC0415 -- loads libfuse, which the other driver must not need
+    from dagfs.libfuse import serve
 
     fs = build()
     threading.Thread(target=_answer, args=(control, fs, None), daemon=True).start()
@@ -209,7 +210,7 @@ def _answer(control: socket.socket, fs: Any, session: Session | None) -> None:
     while question := _line(control):
         try:
             _send(control, _reply(question, fs, session))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- as above
             _send(control, {"broken": repr(error)})
 
 
