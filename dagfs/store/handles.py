@@ -1,0 +1,156 @@
+"""Open files: a bounded number is kept open between reads, and what is in use is pinned."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+
+from dagfs.model import ContentId
+
+BLOCK = 256 << 10
+"""Bytes of a block of a large file: what is fetched, checked and known to be there as one."""
+
+KEPT_OPEN = 128
+"""Idle descriptors; opening costs three system calls and a look into the index."""
+
+
+class Checker:
+    """Compares blocks with their CRC-32 at their first use. Bytes written without fsync may be zeros after a crash."""
+
+    def __init__(self, checksums: array[int]) -> None:
+        self._checksums = checksums
+        self._good = bytearray(len(checksums))  # a block's flag is set only after its check; races check twice
+
+    def check(self, fd: int, size: int, offset: int, length: int) -> bool:
+        for block in range(offset // BLOCK, min(-(-(offset + length) // BLOCK), len(self._good))):
+            if not self._good[block]:
+                data = os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)
+                if zlib.crc32(data) != self._checksums[block]:
+                    return False
+                self._good[block] = 1
+        return True
+
+
+class MemoryFile:
+    """A whole file that is not on disk yet."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def close(self) -> None:
+        pass
+
+
+class Handle:
+    """An open whole file, shared by its readers. `users` and `kept` are guarded by the lock of `Handles`."""
+
+    def __init__(self, fd: int, size: int, md5: str, checker: Checker | None = None) -> None:
+        self.fd = fd
+        self.size = size
+        self.md5 = md5
+        self.checker = checker
+        self.users = 0
+        self.kept = False
+
+
+class DiskFile:
+    """One reader's pin on a handle."""
+
+    def __init__(self, handle: Handle, release: Callable[[Handle], None], damaged: Callable[[str], None]) -> None:
+        self._handle: Handle | None = handle
+        self._release = release
+        self._damaged = damaged
+        self.size = handle.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        handle = self._handle
+        if handle is None:
+            raise OSError("the file is closed")
+        size = max(0, min(size, handle.size - offset))
+        if handle.checker is not None and not handle.checker.check(handle.fd, handle.size, offset, size):
+            self._damaged(handle.md5)
+            raise OSError("a block of a stored file is damaged")
+        data = os.pread(handle.fd, size, offset)
+        if len(data) != size:
+            self._damaged(handle.md5)
+            raise OSError("a stored file is shorter than it was")
+        return data
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._release(handle)
+
+
+class Handles:
+    """The open whole files by the names they were asked for, thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[ContentId, Handle] = OrderedDict()  # used last comes last
+        self._users: dict[str, int] = {}  # by MD5; no entry is zero
+
+    def get(self, name: ContentId) -> Handle | None:
+        """Give the handle of that name, with one more user."""
+        with self._lock:
+            handle = self._open.get(name)
+            if handle is not None:
+                self._open.move_to_end(name)
+                self._pin(handle)
+            return handle
+
+    def add(self, name: ContentId, handle: Handle) -> None:
+        """Keep a new handle, with its first user."""
+        with self._lock:
+            self._pin(handle)
+            previous = self._open.pop(name, None)
+            self._open[name] = handle
+            handle.kept = True
+            dropped = [previous] if previous is not None else []
+            while len(self._open) > KEPT_OPEN:
+                dropped.append(self._open.popitem(last=False)[1])
+            unused = self._drop(dropped)
+        _close(unused)
+
+    def release(self, handle: Handle) -> None:
+        with self._lock:
+            handle.users -= 1
+            self._users[handle.md5] -= 1
+            if not self._users[handle.md5]:
+                del self._users[handle.md5]
+            unused = [] if handle.kept or handle.users else [handle]
+        _close(unused)
+
+    def forget(self, md5: str | None = None) -> None:
+        """Drop the handles of a file, or all; its users keep theirs."""
+        with self._lock:
+            names = [name for name, handle in self._open.items() if md5 is None or handle.md5 == md5]
+            unused = self._drop([self._open.pop(name) for name in names])
+        _close(unused)
+
+    def in_use(self) -> set[str]:
+        with self._lock:
+            return set(self._users)
+
+    def _pin(self, handle: Handle) -> None:
+        handle.users += 1
+        self._users[handle.md5] = self._users.get(handle.md5, 0) + 1
+
+    def _drop(self, handles: list[Handle]) -> list[Handle]:
+        """Stop to keep handles, with the lock held; give those to be closed."""
+        for handle in handles:
+            handle.kept = False
+        return [handle for handle in handles if not handle.users]
+
+
+def _close(handles: list[Handle]) -> None:
+    for handle in handles:
+        os.close(handle.fd)

@@ -1,0 +1,281 @@
+"""The blocks of a large file: a sparse file, and a log that says which blocks are there and what their CRC-32 is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from dagfs.model import Content, Proof, Span
+from dagfs.proofs import CHUNK, Prover
+from dagfs.store.handles import BLOCK, Checker
+
+_RECORD = struct.Struct("<II")
+"""Of the log: number of the block, CRC-32 of its bytes. A torn or wrong record costs its block, nothing else."""
+
+_COPIES = 8
+"""Processes that may fetch one large file at a time, each in a file of its own: no blocks are shared while they come,
+so that no process has to trust what another is writing."""
+
+VOLATILE_MAX = 32 << 20
+"""Bytes kept of a large file that the disk cannot take."""
+
+
+class Blocks(Protocol):
+    """What `PartialFile` needs besides its users' count."""
+
+    size: int
+
+    def missing(self, span: Span) -> Sequence[Span]: ...
+    def read(self, offset: int, size: int) -> bytes | None: ...
+    def write(self, offset: int, data: bytes) -> None: ...
+    def publish(self) -> bool: ...
+    def shut(self) -> None: ...
+
+
+class _Edges:
+    """Joins the pieces of a block that come in order; what leaves a gap is not used."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._edges: dict[int, tuple[int, int]] = {}  # block -> end of what has come, its CRC-32
+
+    def join(self, block: int, offset: int, piece: bytes) -> tuple[int, bytes, int | None]:
+        """Give where to write which part of a piece, and the block's CRC-32 when it is complete with it."""
+        end, crc = self._edges.get(block, (block * BLOCK, 0))
+        fresh = piece[end - offset :] if offset <= end else b""
+        crc = zlib.crc32(fresh, crc)
+        complete = end + len(fresh) == min((block + 1) * BLOCK, self._size)
+        if complete:
+            self._edges.pop(block, None)
+        elif fresh:
+            self._edges[block] = (end + len(fresh), crc)
+        return end, fresh, crc if complete else None
+
+    def clear(self) -> None:
+        self._edges.clear()
+
+
+class DiskBlocks:
+    """Blocks on disk. Thread-safe; `_lock` is held over writes into the page cache, never over a read of the disk."""
+
+    def __init__(self, content: Content, size: int, base: str, adopt: Callable[[str, Proof, bytes], None]) -> None:
+        """`base`: path without number; `adopt(path, proof, checksums)` moves a whole file away. Raises OSError."""
+        self.size = size
+        self._content = content
+        self._adopt = adopt
+        self._lock = threading.Lock()  # guards everything below
+        self._count = -(-size // BLOCK)
+        self._there = bytearray(self._count)
+        self._checksums = array("I", bytes(4 * self._count))
+        self._edges = _Edges(size)
+        self._published = False
+        self._fd, self._log, self._path = self._claim(base)
+        try:
+            self._recover()
+        except OSError:
+            self.shut()
+            raise
+        self._checker = Checker(self._checksums)
+        self._left = self._count - sum(self._there)
+
+    def missing(self, span: Span) -> list[Span]:
+        with self._lock:
+            return _missing(self._there, span, self.size)
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        size = max(0, min(size, self.size - offset))
+        with self._lock:
+            if _missing(self._there, Span(offset, offset + size), self.size):
+                return None
+        if not self._checker.check(self._fd, self.size, offset, size):
+            self._drop(offset, size)
+            return None
+        return os.pread(self._fd, size, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        with self._lock:
+            if self._published:
+                return
+            for block, start, piece in _split(offset, data):
+                if not self._there[block]:
+                    self._write(block, start, piece)
+
+    def publish(self) -> bool:
+        with self._lock:
+            if self._published:
+                return True
+            if self._left:
+                return False
+        prover = Prover(self._content)
+        for chunk in self._chunks():
+            prover.update(chunk)
+        try:
+            proof = prover.proof(self._chunks)
+        except Exception:
+            self._forget()
+            raise
+        os.fchmod(self._fd, 0o444)
+        self._adopt(self._path, proof, self._checksums.tobytes())
+        with self._lock:
+            self._published = True
+        os.unlink(self._path + ".log")
+        return True
+
+    def shut(self) -> None:
+        os.close(self._fd)
+        os.close(self._log)
+
+    def _claim(self, base: str) -> tuple[int, int, str]:
+        """Open the first copy that no other process holds."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        for number in range(_COPIES):
+            path = f"{base}.{number}"
+            fd = os.open(path, flags, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Between the two calls another process may have published or evicted it.
+                if os.fstat(fd).st_ino == os.stat(path).st_ino:
+                    return fd, os.open(path + ".log", flags | os.O_APPEND, 0o600), path
+            except OSError:
+                pass
+            os.close(fd)
+        raise BlockingIOError(f"{base}: too many processes fetch one file")
+
+    def _recover(self) -> None:
+        """Believe the log of an earlier run; each block is checked at its first use."""
+        if os.fstat(self._fd).st_size != self.size:
+            self._reset()
+        log = os.pread(self._log, _RECORD.size * (self._count + 1) * 2, 0)
+        for block, crc in _RECORD.iter_unpack(log[: len(log) - len(log) % _RECORD.size]):
+            if block < self._count:
+                self._there[block] = 1
+                self._checksums[block] = crc
+
+    def _reset(self) -> None:
+        os.ftruncate(self._log, 0)
+        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, self.size)
+
+    def _write(self, block: int, start: int, piece: bytes) -> None:
+        at, fresh, crc = self._edges.join(block, start, piece)
+        if fresh and os.pwrite(self._fd, fresh, at) != len(fresh):
+            raise OSError("the disk took a part of a block only")
+        if crc is not None:
+            self._checksums[block] = crc
+            os.write(self._log, _RECORD.pack(block, crc))
+            self._there[block] = 1
+            self._left -= 1
+
+    def _drop(self, offset: int, size: int) -> None:
+        """Forget the blocks of a span, of which one is damaged."""
+        with self._lock:
+            for block in range(offset // BLOCK, -(-(offset + size) // BLOCK)):
+                self._left += self._there[block]
+                self._there[block] = 0
+            self._checker = Checker(self._checksums)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._there = bytearray(self._count)
+            self._left = self._count
+            self._edges.clear()
+            self._checker = Checker(self._checksums)
+            self._reset()
+
+    def _chunks(self) -> Iterator[bytes]:
+        for offset in range(0, self.size, CHUNK):
+            yield os.pread(self._fd, min(CHUNK, self.size - offset), offset)
+
+
+class VolatileBlocks:
+    """The last blocks of a file that cannot be kept on disk, thread-safe. It is never whole, hence never proved."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()  # guards everything below
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._coming: dict[int, bytearray] = {}
+
+    def missing(self, span: Span) -> list[Span]:
+        with self._lock:
+            return _missing(self._blocks, span, self.size)
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        size = max(0, min(size, self.size - offset))
+        blocks = range(offset // BLOCK, -(-(offset + size) // BLOCK))
+        with self._lock:
+            if any(block not in self._blocks for block in blocks):
+                return None
+            data = b"".join(self._blocks[block] for block in blocks)
+        skip = offset % BLOCK
+        return data[skip : skip + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        with self._lock:
+            for block, start, piece in _split(offset, data):
+                coming = self._coming.setdefault(block, bytearray())
+                end = block * BLOCK + len(coming)
+                if start <= end:
+                    coming += piece[end - start :]
+                if len(coming) == min(BLOCK, self.size - block * BLOCK):
+                    self._blocks[block] = bytes(self._coming.pop(block))
+                    self._blocks.move_to_end(block)
+            while len(self._blocks) > VOLATILE_MAX // BLOCK:
+                self._blocks.popitem(last=False)
+            while len(self._coming) > VOLATILE_MAX // BLOCK:
+                del self._coming[next(iter(self._coming))]
+
+    def publish(self) -> bool:
+        return False
+
+    def shut(self) -> None:
+        pass
+
+
+class SharedPartial:
+    """One user's pin on the blocks of a file."""
+
+    def __init__(self, blocks: Blocks, release: Callable[[], None]) -> None:
+        self._blocks = blocks
+        self._release: Callable[[], None] | None = release
+        self.size = blocks.size
+        self.missing = blocks.missing
+        self.read = blocks.read
+        self.write = blocks.write
+        self.publish = blocks.publish
+
+    def close(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+def _split(offset: int, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Cut bytes at block limits: block, offset in the file, bytes."""
+    end = offset + len(data)
+    at = offset
+    while at < end:
+        block = at // BLOCK
+        upto = min(end, (block + 1) * BLOCK)
+        yield block, at, data if upto - at == len(data) else data[at - offset : upto - offset]
+        at = upto
+
+
+def _missing(there: bytearray | OrderedDict[int, bytes], span: Span, size: int) -> list[Span]:
+    found: list[Span] = []
+    for block in range(span.start // BLOCK, -(-min(span.end, size) // BLOCK)):
+        if there[block] if isinstance(there, bytearray) else block in there:
+            continue
+        start, end = block * BLOCK, min((block + 1) * BLOCK, size)
+        if found and found[-1].end == start:
+            found[-1] = Span(found[-1].start, end)
+        else:
+            found.append(Span(start, end))
+    return found
