@@ -206,7 +206,7 @@ def _write_first(root: Path, noise: random.Random) -> dict[str, bytes]:
     write_files(root, tracked)
     write_files(root, {"pipeline/dvc.yaml": PIPELINE})
     targets = ["model.bin", "empty.dat", "images", "only/by/dvc/weights.bin", "odd dvc"]
-    dvc(root, f"{DVC_INIT}; repo.add({targets!r}); repo.reproduce('pipeline/dvc.yaml')")
+    dvc(root, f"{DVC_INIT}repo.add({targets!r}); repo.reproduce('pipeline/dvc.yaml')")
     made = {"pipeline/out/upper.txt": b"MADE BY A STAGE\n", "pipeline/out/sub/copy.txt": b"made by a stage\n"}
     legacy = _legacy_side(noise)
     for name, data in legacy.items():
@@ -273,7 +273,11 @@ stages:
         cache: false
 """
 
-DVC_INIT = "repo = Repo.init(); c = repo.config.edit(); d = c.__enter__(); d['core']['analytics'] = False; c.__exit__(None, None, None)"
+DVC_INIT = """\
+repo = Repo.init()
+with repo.config.edit() as settings:
+    settings["core"]["analytics"] = False
+"""
 
 
 def big_directory(
