@@ -30,11 +30,15 @@ class Home:
             "XDG_STATE_HOME": str(self.root / "state"),
             "XDG_RUNTIME_DIR": str(self.root / "run"),
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSHUB_", "DAGFS_", "XDG_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DAGSHUB_", "DAGFS_", "XDG_"))
+        }
         (self.root / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         return kept | places | self.extra
 
-    def run(self, *words: str | Path, check: bool = True, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str | Path, check: bool = True, timeout: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """Run `dagfs WORDS`; the test fails with what it printed when `check` and its status is not 0."""
         done = subprocess.run(
             [sys.executable, "-m", "dagfs", *map(str, words)],

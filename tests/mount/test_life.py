@@ -1,0 +1,217 @@
+"""A mount's life: its beginning, who may enter, stalls, crashes of the worker, its end, and its cache."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.commands import Home, asked
+from support.hubs import hub
+from support.walks import differences, looks_of, walk
+
+from dagfs.devhub.behaviour import Fault
+
+SECRET = "0123456789abcdef0123456789abcdef01234567"
+
+
+def stall_images(request):
+    if request.kind == "raw" and request.path.startswith("images/03"):
+        return Fault(stall_after=10, stall_seconds=None)
+    return None
+
+
+def start_reader(path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def test_stalled_reads_do_not_delay_cached_ones(sample, home, tmp_path):
+    with (
+        hub(sample.path, fault=stall_images) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
+        (data / "images/001.jpg").read_bytes()
+        readers = [start_reader(data / f"images/{n:03d}.jpg") for n in range(30, 40)]
+        try:
+            time.sleep(0.5)
+            assert all(reader.poll() is None for reader in readers)
+            assert (data / "images/001.jpg").read_bytes() == sample.files["images/001.jpg"]
+            assert sorted(os.listdir(data / "deep/a")) == ["b"]
+            assert (data / "images/002.jpg").read_bytes() == sample.files["images/002.jpg"]
+            assert all(reader.poll() is None for reader in readers)
+        finally:
+            for reader in readers:
+                reader.kill()
+                reader.wait(10)
+
+
+@pytest.mark.parametrize("how", ["unmount", "SIGTERM"])
+def test_the_end_is_quick_with_open_files_and_stalled_downloads(sample, home, tmp_path, how):
+    with hub(sample.path, fault=stall_images) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        report = home.status()[0]
+        readers = [start_reader(data / f"images/{n:03d}.jpg") for n in range(30, 34)]
+        with open(data / "README.md", "rb"):
+            time.sleep(0.3)
+            started = time.monotonic()
+            if how == "unmount":
+                home.run("unmount", data)
+            else:
+                os.kill(report["pid"], signal.SIGTERM)
+            gone = all(wait_gone(pid) for pid in [report["pid"], *report["workers"]])
+            assert gone
+            assert time.monotonic() - started < 6  # 5 s promised, and the start of an interpreter
+        for reader in readers:
+            assert reader.wait(5) != 0
+        assert not os.path.ismount(data)
+        assert home.status() == []
+        assert list((home.root / "run/dagfs").iterdir()) == []
+
+
+def wait_gone(pid: int, seconds: float = 6) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_worker_is_a_pause_for_readers(sample, home, tmp_path):
+    with hub(sample.path, latency=0.02) as url, home.mounted(url, tmp_path / "data") as data:
+        found: dict[str, list[object]] = {}
+        reader = threading.Thread(target=lambda: found.update(walk(data)))
+        reader.start()
+        killed = 0
+        while reader.is_alive() and killed < 3:
+            time.sleep(0.3)
+            for worker in home.status()[0]["workers"]:
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+        reader.join(90)
+        assert killed
+        assert differences(found, looks_of(sample)) == []
+        report = home.status()[0]
+        assert report["generation"] > 1
+        assert report["state"] == "serving"
+
+
+def test_the_mount_is_for_its_owner_only(sample, home, tmp_path):
+    os.chmod(tmp_path, 0o755)
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        (data / "README.md").read_bytes()
+        table = Path("/proc/self/mounts").read_text().splitlines()
+        options = next(row.split()[3] for row in table if row.split()[1] == str(data)).split(",")
+        assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(options)
+        assert "allow_other" not in options
+        assert stat.S_IMODE((home.root / "cache/dagfs").stat().st_mode) == 0o700
+        for path in (home.root / "cache/dagfs").rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        if os.geteuid() == 0:
+            other = subprocess.run(["setpriv", "--reuid", "65534", "ls", data], capture_output=True, timeout=20)
+            assert other.returncode != 0
+
+
+def test_an_ordinary_user_can_mount(sample, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("the other tests run as an ordinary user already")
+    root = Path("/tmp") / f"dagfs-user-{os.getpid()}"
+    root.mkdir()
+    data = root / "data"
+    data.mkdir()
+    subprocess.run(["chown", "-R", "65534:65534", root], check=True)
+    home = Home(root / "home")
+    environment = home.environment() | {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    subprocess.run(["chown", "-R", "65534:65534", root], check=True)
+
+    def as_user(*words: str) -> subprocess.CompletedProcess[str]:
+        drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        return subprocess.run([*drop, *words], env=environment, capture_output=True, text=True, timeout=60)
+
+    dagfs = (sys.executable, "-m", "dagfs")
+    if as_user(*dagfs, "--version").returncode:
+        pytest.skip("another user cannot run this interpreter: it lies in a private directory")
+    with hub(sample.path) as url:
+        try:
+            mounted = as_user(*dagfs, "mount", url, str(data))
+            assert mounted.returncode == 0, mounted.stderr
+            read = as_user("sha256sum", str(data / "model.bin"), str(data / "README.md"))
+            assert read.returncode == 0, read.stderr
+            with pytest.raises(PermissionError):
+                os.listdir(data)  # not even root
+        finally:
+            ended = as_user(*dagfs, "unmount", str(data))
+            subprocess.run(["umount", "-l", data], stderr=subprocess.DEVNULL)
+            subprocess.run(["rm", "-rf", "--one-file-system", root], check=False)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_the_token_is_nowhere_to_be_seen(sample, home, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(SECRET + "\n")
+    token.chmod(0o600)
+    with hub(sample.path, token=SECRET) as url:
+        refused = home.run("mount", url, tmp_path / "data", check=False)
+        assert refused.returncode != 0
+        with home.mounted(url, tmp_path / "data", "--token-file", token) as data:
+            assert (data / "README.md").read_bytes() == sample.files["README.md"]
+            report = home.status()[0]
+            for pid in [report["pid"], *report["workers"]]:
+                assert SECRET.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            places = [path for path in home.root.rglob("*") if path.is_file()]
+            assert places
+            assert [path for path in places if SECRET.encode() in path.read_bytes()] == []
+            assert SECRET not in str(home.status())
+
+
+def test_a_damaged_cache_is_a_miss(sample, home, tmp_path):
+    with hub(sample.path) as url:
+        with home.mounted(url, tmp_path / "data") as data:
+            walk(data)
+        for path in (home.root / "cache/dagfs").rglob("files/md5/*/*"):
+            path.chmod(0o600)
+            path.write_bytes(path.read_bytes()[:-1])
+        with home.mounted(url, tmp_path / "data") as data:
+            assert differences(walk(data), looks_of(sample)) == []
+
+
+def test_a_cleared_cache_loses_nothing(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        walk(data)
+        assert "freed" in home.run("cache", "clear").stdout
+        Path("/proc/sys/vm/drop_caches").write_text("3") if os.geteuid() == 0 else None
+        assert differences(walk(data), looks_of(sample)) == []
+
+
+def test_a_flipped_bit_in_the_cache_is_found(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        walk(data)
+    assert home.run("cache", "verify").stdout.strip() == "everything is as it was fetched"
+    victim = max((home.root / "cache/dagfs").rglob("files/md5/*/*"), key=lambda path: path.stat().st_size)
+    victim.chmod(0o600)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    found = home.run("cache", "verify", check=False)
+    assert found.returncode == 1
+    assert victim.name in found.stdout
+    assert not victim.exists()
+
+
+def test_warm_fetches_what_it_is_told_and_shows_it(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        done = home.run("warm", data / "images", data / "model.bin")
+        wanted = {path for path in sample.files if path.startswith("images/")} | {"model.bin"}
+        assert f"{len(wanted)}/{len(wanted)} files" in done.stdout
+        raw = asked(url)["raw"]
+        assert {path for path in raw if sample.files.get(path)} == {path for path in wanted if sample.files[path]}
+        asked(url, reset=True)
+        for path in wanted:
+            assert (data / path).read_bytes() == sample.files[path]
+        assert asked(url)["totals"].get("raw", 0) == 0
