@@ -1,0 +1,1 @@
+"""An aesthetics predictor trained on image embeddings: ordinary PyTorch on ordinary paths."""
