@@ -1,0 +1,88 @@
+"""The documents are held to their word: tests they name exist, commands and files they show are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from dagfs.cli.main import main
+from dagfs.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "deploy/README.md"])
+
+
+def test_functions() -> set[str]:
+    found = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        tree = ast.parse(path.read_text())
+        found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return found
+
+
+test_functions.__test__ = False
+
+
+def rows_of_promises() -> list[tuple[str, str]]:
+    text = (ROOT / "docs/semantics.md").read_text()
+    promises = text[text.index("## Promises") : text.index("## How a repository looks")]
+    rows = [line.strip("|").rsplit("|", 1) for line in promises.splitlines() if line.startswith("|")]
+    return [
+        (promise.strip(), held.strip()) for promise, held in rows if "---" not in promise and held.strip() != "held by"
+    ]
+
+
+def test_every_promise_names_a_test_that_exists():
+    rows = rows_of_promises()
+    assert len(rows) > 15
+    names = test_functions()
+    missing = [held for _, held in rows for name in re.findall(r"`(\w+)`", held) or [held] if name not in names]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_a_document_exists(document):
+    shown = re.findall(r"(?:^|`|\$ )dagfs ([a-z]+)((?: --?[a-z-]+| [^\s`]+)*)", document.read_text(), re.MULTILINE)
+    for name, words in shown:
+        assert name in main.commands, f"{document.name} shows dagfs {name}"
+        command = main.commands[name]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h", "--version"}
+        for option in re.findall(r"(?<= )--[a-z-]+", words):
+            assert option in known, f"{document.name} shows dagfs {name} {option}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_between_documents_leads_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_in_a_document_exists(document):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.MULTILINE):
+        assert target in targets, f"{document.name} shows make {target}"
+
+
+def walk_commands(command: click.Command, name: str = "dagfs"):
+    yield name, command
+    if isinstance(command, click.Group):
+        for child, found in command.commands.items():
+            yield from walk_commands(found, f"{name} {child}")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(walk_commands(main)), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_command_says_what_it_does(name, command):
+    assert command.help
+    assert command.help.strip().split("\n")[0].endswith(".")
+
+
+def test_every_failure_has_an_exit_status_of_its_own():
+    kinds = UsageError.__subclasses__()
+    assert len({kind.exit_status for kind in kinds} | {UsageError.exit_status}) == len(kinds) + 1
