@@ -1,0 +1,1 @@
+"""`dagfs demo`: a small real repository, served, mounted and trained on."""
