@@ -129,14 +129,13 @@ class NumberBook:
 
     def _load(self) -> None:
         index = 0
-        while page := _read_page(self._values.get_value(self._page_name(index))):
-            for record in page:
-                self._count += 1
-                self._remember(self._count, record)
-            self._tail = page
+        while (sealed := self._values.get_value(self._page_name(index))) is not None:
+            self._tail = _read_page(sealed)
+            for offset, record in enumerate(self._tail, start=1):
+                self._remember(index * PAGE + offset, record)
+            # The numbers of a damaged page are lost, not free: they may have been told to the kernel.
+            self._count = index * PAGE + (len(self._tail) or PAGE)
             index += 1
-            if len(page) < PAGE:
-                break
 
     def _remember(self, number: int, record: Numbered) -> None:
         path = record.entry.path
