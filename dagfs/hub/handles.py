@@ -1,0 +1,104 @@
+"""Curl handles: set up once, used for one transfer after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pycurl
+
+from dagfs import __version__
+from dagfs.hub.exchange import Exchange, Lane
+from dagfs.hub.network import Network
+
+CONNECT_SECONDS = 10
+"""Looking up the name, connecting and the TLS handshake together."""
+
+KEEPALIVE_SECONDS = 30
+KEPT_HANDLES = 64
+"""Twice the transfers that the hub recommends at most: enough that a burst makes none anew."""
+
+_SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT of that name, which pycurl does not spell: a proxy's answer is not the hub's
+_ENCODINGS = {Lane.LISTING: "gzip", Lane.RAW: "identity"}  # either way curl decodes what is sent encoded nevertheless
+_BUFFER_BYTES = 128 << 10
+
+
+class Handles:
+    """A pool for one lane; used by the loop's thread only."""
+
+    def __init__(self, lane: Lane, network: Network) -> None:
+        self._lane = lane
+        self._network = network
+        self._free: list[Any] = []
+
+    def take(self, exchange: Exchange, token: str | None) -> Any:
+        """Give a handle that is set up for the exchange's URL. Raises pycurl.error for a URL that curl refuses."""
+        handle = self._free.pop() if self._free else self._new()
+        handle.setopt(pycurl.URL, exchange.url.encode("latin-1"))
+        handle.setopt(pycurl.WRITEFUNCTION, exchange.on_data)
+        handle.setopt(pycurl.HEADERFUNCTION, exchange.on_header)
+        span = exchange.request.span
+        if span is not None:
+            handle.setopt(pycurl.RANGE, f"{span.start}-{span.end - 1}")
+        elif handle.ranged:
+            handle.unsetopt(pycurl.RANGE)
+        handle.ranged = span is not None
+        if token != handle.token:
+            if token is None:
+                handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would change nothing
+            else:
+                handle.setopt(pycurl.HTTPHEADER, [f"Authorization: Bearer {token}"])
+            handle.token = token
+        self._route(handle, exchange.url)
+        return handle
+
+    def give_back(self, handle: Any) -> None:
+        if handle.guarded:
+            handle.unsetopt(pycurl.OPENSOCKETFUNCTION)
+            handle.guarded = False
+        if len(self._free) < KEPT_HANDLES:
+            self._free.append(handle)
+        else:
+            handle.close()
+
+    def guard(self, handle: Any, open_socket: Any) -> None:
+        """Let `open_socket` decide to which addresses this handle may connect, until it is given back."""
+        handle.setopt(pycurl.OPENSOCKETFUNCTION, open_socket)
+        handle.guarded = True
+
+    def close(self) -> None:
+        for handle in self._free:
+            handle.close()
+        self._free.clear()
+
+    def _route(self, handle: Any, url: str) -> None:
+        if not self._network.proxies:
+            return
+        handle.proxied = proxy = self._network.proxy(url)
+        handle.setopt(pycurl.PROXY, proxy or "")
+
+    def _new(self) -> Any:
+        handle = pycurl.Curl()
+        handle.token = None
+        handle.ranged = handle.guarded = False
+        handle.proxied = None
+        for option, value in (
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.FOLLOWLOCATION, 0),  # redirects.py decides, and who gets the token
+            (pycurl.PATH_AS_IS, 1),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
+            (pycurl.PIPEWAIT, 1),
+            (pycurl.CONNECTTIMEOUT, CONNECT_SECONDS),
+            (pycurl.TCP_KEEPALIVE, 1),
+            (pycurl.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
+            (pycurl.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
+            (pycurl.BUFFERSIZE, _BUFFER_BYTES),
+            (pycurl.USERAGENT, f"dagfs/{__version__}"),
+            (pycurl.ACCEPT_ENCODING, _ENCODINGS[self._lane]),
+            (pycurl.CAPATH if self._network.ca_is_directory else pycurl.CAINFO, self._network.ca),
+            (pycurl.PROXY, ""),  # not from the environment: the same decision serves both HTTP libraries
+            (pycurl.NOPROXY, ""),
+            (_SUPPRESS_CONNECT_HEADERS, 1),
+        ):
+            handle.setopt(option, value)
+        return handle
