@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -83,9 +84,8 @@ class Supervisor:
         try:
             return self._supervise(libc, before)
         finally:
-            self._mount.end()
+            self._end_worker(told=self._mount.end())
             os.close(self._mount.fd)  # the last holder of the descriptor: whatever still waits gets ENOTCONN
-            self._end_worker()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _supervise(self, libc: ctypes.CDLL, mask: Mask) -> int:
@@ -114,6 +114,8 @@ class Supervisor:
             status = 1
             try:
                 status = self._work(self._mount.fd, self._negotiated, lambda: os.kill(supervisor, READY))
+            except SystemExit:
+                status = 128 + signal.SIGTERM
             except Exception:
                 log.exception("the worker failed")
             finally:
@@ -152,9 +154,11 @@ class Supervisor:
         log.warning("the worker died (%s): starting another", ended)
         return False
 
-    def _end_worker(self) -> None:
+    def _end_worker(self, *, told: bool) -> None:
         if not self._worker:
             return
+        if not told:  # by the kernel, at the end of the connection
+            os.kill(self._worker, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while self._worker and (left := deadline - time.monotonic()) > 0:
             if self._reap() is None:
@@ -173,5 +177,5 @@ def _become_worker(libc: ctypes.CDLL, mask: Mask, supervisor: int) -> None:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # wherever it is, so that its rooms are closed
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

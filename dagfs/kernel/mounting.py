@@ -32,22 +32,23 @@ class Mount:
     path: str
     connection: int | None
 
-    def end(self) -> None:
-        """Take it off the tree, in use or not, and fail what waits on it, as far as this user may.
+    def end(self) -> bool:
+        """Take it off the tree, in use or not, and tell whether the connection has ended for whoever waits on it.
 
         Does nothing once it is unmounted: the path and the connection's number may be somebody else's by then.
         """
         present = find_mount(self.path)
         if present is None or present.connection != self.connection:
-            return
+            return False
         try:
             if os.geteuid() == 0:
-                _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts also where the control files are missing
-            else:
-                abort(present.connection)
-                unmount(self.path)
-        except BadMountPoint:
-            pass  # somebody else was faster
+                _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts, also where the control files are missing
+                return True
+            aborted = abort(present.connection)
+            unmount(self.path)
+            return aborted
+        except BadMountPoint:  # somebody else was faster
+            return False
 
 
 def check_mount_point(path: str | os.PathLike[str]) -> str:
@@ -175,4 +176,6 @@ def _fusermount(*arguments: str, channel: int | None = None) -> None:
     except subprocess.TimeoutExpired:
         raise NoFuse(f"{FUSERMOUNT} did not answer within {FUSERMOUNT_SECONDS:.0f} s") from None
     if done.returncode != 0:
+        if not os.access(DEVICE, os.R_OK | os.W_OK):
+            raise NoFuse(f"this user may not use {DEVICE}: `sudo chmod 666 {DEVICE}`, its mode where udev runs")
         raise BadMountPoint(done.stderr.strip().replace("\n", "; ") or f"{FUSERMOUNT} failed")

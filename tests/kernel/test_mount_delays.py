@@ -66,8 +66,7 @@ def test_one_stalled_read_delays_no_other(driver: str) -> None:
 def test_hundreds_of_stalled_reads_leave_listings_and_other_reads_alone() -> None:
     with mounted(stalling) as one, ThreadPoolExecutor(200) as pool:
         slow = [pool.submit((one.path / f"slow/{n}").read_bytes) for n in range(200)]
-        while one.calls("read") < 200:
-            pass
+        one.await_calls("read", 200)
         assert (one.path / "fast").read_bytes() == b"fast"
         listed = subprocess.run(["ls", "-l", one.path / "slow"], capture_output=True, text=True, timeout=20, check=True)
         assert len(listed.stdout.splitlines()) == 301
@@ -152,8 +151,7 @@ def test_a_lost_network_is_never_remembered_as_a_missing_file(driver: str) -> No
 def test_an_interrupted_reader_leaves_the_mount_working(driver: str) -> None:
     with mounted(stalling, driver) as one:
         reader = subprocess.Popen(["cat", one.path / "slow/1"], stdout=subprocess.DEVNULL)
-        while one.calls("read") < 1:
-            pass
+        one.await_calls("read", 1)
         reader.send_signal(signal.SIGKILL)
         assert reader.wait(20) == -signal.SIGKILL
         one.ask("release")
@@ -173,8 +171,7 @@ def test_unmounting_ends_the_holder(supervised: bool, tmp_path: Path) -> None:
 def test_as_many_misses_as_libfuse_has_threads_leave_listings_alone() -> None:
     with mounted(stalling, "libfuse") as one, ThreadPoolExecutor(40) as pool:
         slow = [pool.submit((one.path / f"slow/{n}").read_bytes) for n in range(40)]
-        while one.calls("read") < 40:
-            pass
+        one.await_calls("read", 40)
         assert len(os.listdir(one.path / "slow")) == 300
         one.ask("release")
         assert [promise.result(20) for promise in slow] == [pattern(5000, n) for n in range(40)]

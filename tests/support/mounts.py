@@ -61,6 +61,13 @@ class Mounted:
         """How often the MemoryFs was asked for an operation."""
         return sum(count for name, _, count in self.ask("calls") if name == operation)
 
+    def await_calls(self, operation: str, count: int) -> None:
+        """Wait until the MemoryFs has been asked for an operation `count` times."""
+        deadline = time.monotonic() + START_SECONDS
+        while self.calls(operation) < count:
+            assert time.monotonic() < deadline, f"{self.calls(operation)} of {count} calls of {operation}"
+            time.sleep(0.01)
+
     def set(self, name: str, value: Any) -> None:
         """Switch a behaviour of the MemoryFs."""
         self.ask(f"set {name} {json.dumps(value)}")
@@ -141,6 +148,8 @@ def _child(
 ) -> None:
     status = 70
     try:
+        if driver == "libfuse":
+            _load_libfuse()
         _settle_in(user)
         if driver == "libfuse":
             _serve_libfuse(build, path, control)
@@ -196,6 +205,13 @@ def _work(
     ready()
     session.run()
     return 0
+
+
+def _load_libfuse() -> None:
+    """While it may: another user perhaps cannot read where Python is installed."""
+    from dagfs.libfuse import load_binding
+
+    load_binding()
 
 
 def _serve_libfuse(build: Callable[[], FileSystem], path: str, control: socket.socket) -> None:

@@ -1,0 +1,171 @@
+"""What is checked before a mount, who may see it, and how it goes away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounts import NOBODY, Mounted, mounted, run_as
+from support.trees import FILES, tree
+
+from dagfs.errors import BadMountPoint, NoFuse
+from dagfs.kernel import mounting
+from dagfs.kernel.mountinfo import find_mount, mount_points
+from dagfs.kernel.mounting import check_fuse, check_mount_point, unmount
+
+pytestmark = pytest.mark.mount
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
+
+
+def test_an_empty_directory_is_accepted_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert check_mount_point("here") == str((tmp_path / "here").resolve())
+
+
+def test_a_missing_path_a_file_and_a_full_directory_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadMountPoint, match="does not exist: `mkdir"):
+        check_mount_point(tmp_path / "none")
+    with pytest.raises(BadMountPoint, match="not a directory"):
+        check_mount_point(tmp_path / "file")
+    with pytest.raises(BadMountPoint, match="not empty"):
+        check_mount_point(tmp_path)
+
+
+def test_a_mount_point_is_refused_and_told_how_to_free(driver: str) -> None:
+    with mounted(tree, driver) as one:
+        with pytest.raises(BadMountPoint, match=r"already.*dagfs unmount"):
+            check_mount_point(one.path)
+        assert (one.path / "small.txt").exists()
+
+
+def test_another_file_systems_mount_point_is_refused() -> None:
+    with pytest.raises(BadMountPoint, match=r"already \(proc\)"):
+        check_mount_point("/proc")
+
+
+def test_a_dead_mount_of_ours_is_taken_away(tmp_path: Path, driver: str) -> None:
+    with mounted(tree, driver, tmp_path) as one:
+        os.kill(one.pid, signal.SIGKILL)
+        one.wait(10)
+        with pytest.raises(OSError, match="not connected"):
+            os.listdir(tmp_path)
+        assert check_mount_point(tmp_path) == str(tmp_path)
+        assert os.listdir(tmp_path) == []
+
+
+def test_the_mount_table_shows_type_source_and_flags(tmp_path: Path) -> None:
+    place = tmp_path / "a b\n\\c"
+    place.mkdir()
+    with mounted(tree, path=place):
+        found = find_mount(str(place))
+        assert found in list(mount_points())
+        assert found is not None
+        assert found.ours
+        assert found.connection == os.minor(os.stat(place).st_dev)
+        line = next(line for line in Path("/proc/self/mounts").read_text().splitlines() if "fuse.dagfs" in line)
+        source, _, kind, options, *_ = line.split(" ")
+        assert (source, kind) == ("dagfs-test", "fuse.dagfs")
+        assert {"ro", "nosuid", "nodev", "noatime", "default_permissions"} <= set(options.split(","))
+        assert "allow_other" not in options
+        unmount(place)
+    assert find_mount(str(place)) is None
+
+
+def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadMountPoint, match="cannot be unmounted"):
+        unmount(tmp_path)
+
+
+def test_a_machine_without_the_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mounting, "DEVICE", str(tmp_path / "none"))
+    with pytest.raises(NoFuse, match="modprobe fuse"):
+        check_fuse()
+
+
+def test_a_user_without_fusermount_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(NoFuse, match="apt install fuse3"):
+        check_fuse()
+
+
+def test_a_user_may_share_a_mount_only_where_the_machine_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(mounting, "_others_allowed", lambda: False)
+    with pytest.raises(NoFuse, match="user_allow_other"):
+        check_fuse(allow_other=True)
+    check_fuse(allow_other=False)
+
+
+@pytest.fixture(params=["kernel", "supervised", "libfuse"])
+def users(request: pytest.FixtureRequest, device_for_users: None) -> Iterator[Mounted]:
+    """The tree, mounted by an ordinary user."""
+    kind = str(request.param)
+    driver = "libfuse" if kind == "libfuse" else "kernel"
+    with mounted(tree, driver, user=NOBODY, supervised=kind == "supervised") as one:
+        yield one
+
+
+@as_root
+def test_an_ordinary_user_mounts_reads_and_owns_the_files(users: Mounted) -> None:
+    for name in ("small.txt", "images/b.bin"):
+        done = subprocess.run(["cat", users.path / name], capture_output=True, timeout=20, check=True, **run_as(NOBODY))
+        assert done.stdout == FILES[name]
+    owner = subprocess.run(
+        ["stat", "-c", "%u:%g", users.path / "small.txt"], capture_output=True, timeout=20, check=True, **run_as(NOBODY)
+    )
+    assert owner.stdout == f"{NOBODY}:{NOBODY}\n".encode()
+
+
+@as_root
+def test_nobody_else_sees_a_users_mount_not_even_root(users: Mounted) -> None:
+    with pytest.raises(PermissionError) as caught:
+        os.listdir(users.path)
+    assert caught.value.errno == errno.EACCES
+
+
+@as_root
+def test_a_user_unmounts_with_fusermount(users: Mounted) -> None:
+    subprocess.run(["fusermount3", "-u", users.path], check=True, timeout=20, **run_as(NOBODY))
+    assert users.wait(10) == 0
+    assert find_mount(str(users.path)) is None
+
+
+@as_root
+@pytest.mark.usefixtures("device_for_users")
+def test_a_signal_ends_a_users_mount() -> None:
+    with mounted(tree, user=NOBODY, supervised=True) as one:
+        with subprocess.Popen(
+            ["tail", "-f", one.path / "small.txt"], stdout=subprocess.PIPE, **run_as(NOBODY)
+        ) as reader:
+            assert reader.stdout
+            assert reader.stdout.readline() == b"hello\n"  # it holds the file open from here on
+            os.kill(one.pid, signal.SIGTERM)
+            assert one.wait(5.0) == 0
+            reader.kill()
+        assert find_mount(str(one.path)) is None
+
+
+@as_root
+@pytest.mark.usefixtures("device_for_users")
+def test_a_directory_that_a_user_may_not_write_is_refused() -> None:
+    with pytest.raises(AssertionError, match="BadMountPoint"), mounted(tree, path=Path("/mnt"), user=NOBODY):
+        pass
+
+
+@as_root
+def test_a_user_who_may_not_use_the_device_is_told_so(device_for_users: None) -> None:
+    os.chmod(mounting.DEVICE, 0o600)
+    try:
+        with pytest.raises(AssertionError, match=r"NoFuse.*chmod 666"), mounted(tree, user=NOBODY):
+            pass
+    finally:
+        os.chmod(mounting.DEVICE, 0o666)

@@ -1,0 +1,124 @@
+"""A worker may die; the mount, and the programs that use it, do not. Kernel driver."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.mounts import Mounted, _line, mounted
+from support.trees import FILES, pattern, tree
+
+from dagfs.supervisor import MAX_CRASHES
+from dagfs.vfs.memory import MemoryFs
+
+pytestmark = pytest.mark.mount
+
+
+def waiting(marker: Path) -> MemoryFs:
+    """Reads of "slow" stall in the first worker, and are answered by those after it."""
+    fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
+    if not marker.exists():
+        marker.touch()
+        fs.stalled = {"slow"}
+    return fs
+
+
+@pytest.fixture
+def supervised() -> Iterator[Mounted]:
+    with mounted(tree, supervised=True) as one:
+        yield one
+
+
+def test_readers_of_a_killed_worker_see_a_pause_and_no_error(tmp_path: Path) -> None:
+    with mounted(lambda: waiting(tmp_path / "died"), supervised=True) as one, ThreadPoolExecutor(8) as pool:
+        handle = os.open(one.path / "fast", os.O_RDONLY)
+        slow = [pool.submit((one.path / "slow").read_bytes) for _ in range(4)]
+        one.await_calls("read", 1)
+        os.kill(one.workers[-1], signal.SIGKILL)
+        assert [promise.result(30) for promise in slow] == [pattern(200_000)] * 4
+        assert os.read(handle, 10) == b"fast"
+        os.close(handle)
+
+
+def test_a_worker_dies_with_its_supervisor(supervised: Mounted) -> None:
+    worker = supervised.workers[-1]
+    os.kill(supervised.pid, signal.SIGKILL)
+    supervised.wait(10)
+    deadline = time.monotonic() + 10
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(worker)
+    with pytest.raises(OSError, match="not connected") as caught:
+        os.listdir(supervised.path)
+    assert caught.value.errno == errno.ENOTCONN
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_repeated_crashes_end_the_mount(supervised: Mounted) -> None:
+    for _ in range(MAX_CRASHES):
+        os.kill(supervised.workers[-1], signal.SIGKILL)
+        if len(supervised.workers) < MAX_CRASHES:
+            supervised.workers.append(_next_worker(supervised))
+    assert supervised.wait(10) == 128 + signal.SIGKILL
+    assert os.listdir(supervised.path) == []
+    assert not os.path.ismount(supervised.path)
+
+
+def _next_worker(one: Mounted) -> int:
+    while not (isinstance(word := json.loads(_line(one._control)), dict) and "worker" in word):
+        pass
+    return int(word["worker"])
+
+
+def test_a_worker_that_cannot_start_ends_the_mount_at_once() -> None:
+    def build() -> MemoryFs:
+        raise RuntimeError("no cache")
+
+    with pytest.raises(AssertionError, match="has ended"), mounted(build, supervised=True):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_mount_in_time_with_open_files_and_stalled_reads(number: int) -> None:
+    def build() -> MemoryFs:
+        fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
+        fs.stalled = {"slow"}
+        return fs
+
+    with mounted(build, supervised=True) as one, ThreadPoolExecutor(2) as pool:
+        opened = os.open(one.path / "fast", os.O_RDONLY)
+        slow = [pool.submit((one.path / "slow").read_bytes) for _ in range(2)]
+        one.await_calls("read", 1)
+        os.kill(one.pid, number)
+        assert one.wait(5.0) == 0
+        for promise in slow:
+            assert isinstance(promise.exception(5), OSError)
+        with pytest.raises(OSError, match=r"not connected|aborted"):
+            os.pread(opened, 4, 0)
+        with contextlib.suppress(OSError):  # a close that has to ask fails as well
+            os.close(opened)
+        assert os.listdir(one.path) == []
+
+
+def test_a_lazy_unmount_in_use_ends_once_the_files_are_closed(supervised: Mounted) -> None:
+    opened = os.open(supervised.path / "images/b.bin", os.O_RDONLY)
+    subprocess.run(["umount", "-l", supervised.path], check=True, timeout=20)
+    assert os.pread(opened, 300_001, 0) == FILES["images/b.bin"]
+    assert supervised.wait(0.2) is None
+    os.close(opened)
+    assert supervised.wait(10) == 0
