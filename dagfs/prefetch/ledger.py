@@ -15,8 +15,8 @@ BET_MAX = 64 << 20
 WASTE_MAX = 64 << 20
 """Bytes guessed wrong, for all sources of a mount, after which guessing ends."""
 
-PATIENCE = 1024
-"""Openings of other files after which a guess counts as wasted."""
+PATIENCE = 64
+"""Openings of other files, beside four for each guess that is open, after which a guess counts as wasted."""
 
 
 class Waste:
@@ -65,7 +65,7 @@ class Ledger:
     def _expire(self) -> None:
         while self._open:
             key, (size, made_at) = next(iter(self._open.items()))
-            if self._clock - made_at <= PATIENCE:
+            if self._clock - made_at <= PATIENCE + 4 * len(self._open):
                 return
             del self._open[key]
             self.outstanding -= size

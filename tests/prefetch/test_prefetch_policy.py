@@ -1,0 +1,293 @@
+import json
+import random
+
+import pytest
+
+from dagfs.metrics import Metrics
+from dagfs.model import Content, ContentId, Entry, Kind, Versioning
+from dagfs.prefetch.annotations import AnnotationSource
+from dagfs.prefetch.ledger import BET_MAX, FIRST_BET, PATIENCE, WASTE_MAX, Ledger, Waste
+from dagfs.prefetch.neighbours import NeighbourSource
+from dagfs.prefetch.prefetcher import IN_FLIGHT_MAX, Planner, Prefetcher
+from dagfs.prefetch.seam import FileRef
+from dagfs.prefetch.table import parse
+
+KB = 1 << 10
+
+
+class Tree:
+    """A catalogue of files in sorted directories; `data`: what small files hold."""
+
+    def __init__(self, paths, size=100 * KB, data=None):
+        self.data = data or {}
+        self.size = size
+        rows = {}
+        for path in sorted([*paths, *self.data]):
+            rows.setdefault(path.rpartition("/")[0], []).append(path)
+        self.files = {
+            path: FileRef(path, directory, position, self.content(path))
+            for directory, listed in rows.items()
+            for position, path in enumerate(listed)
+        }
+        self.rows = {directory: [self.files[path] for path in listed] for directory, listed in rows.items()}
+
+    def content(self, path):
+        size = len(self.data[path]) if path in self.data else self.size
+        return Content(ContentId("md5", path), Entry(path, Kind.FILE, Versioning.DVC), None, size)
+
+    def find(self, path):
+        return self.files.get(path)
+
+    def at(self, directory, position):
+        listed = self.rows.get(directory, [])
+        return listed[position] if position < len(listed) else None
+
+
+class Run:
+    """A program that opens files, and a cache where what was prepared arrives `lag` openings later."""
+
+    def __init__(self, tree, *, lag=0, sources=None):
+        self.tree = tree
+        self.lag = lag
+        self.here = set()
+        self.coming = []
+        self.prepared = []
+        self.misses = []
+        self.metrics = Metrics()
+        made = sources or (lambda run: [AnnotationSource(tree, run), NeighbourSource(tree)])
+        self.planner = Planner(made(self), self.cached, self.metrics)
+
+    def cached(self, content):
+        return content.key in self.here
+
+    def read(self, content, span, urgency):
+        return self.tree.data[content.entry.path][span.start : span.end]
+
+    def open(self, *paths):
+        for path in paths:
+            file = self.tree.files[path]
+            due = [key for at, key in self.coming if at <= len(self.misses) + len(self.here) and self.lag == 0]
+            self.here.update(due)
+            if file.content.key not in self.here:
+                self.misses.append(path)
+            self.here.add(file.content.key)
+            contents = self.planner.opened(file)
+            self.prepared += [content.entry.path for content in contents]
+            if self.lag == 0:
+                self.here.update(content.key for content in contents)
+
+
+def numbered(n, directory="img"):
+    return [f"{directory}/{i:05}.jpg" for i in range(n)]
+
+
+def test_files_opened_in_listing_order_are_fetched_ahead():
+    run = Run(Tree(numbered(300)))
+    run.open(*numbered(300))
+    assert run.misses == numbered(3)
+    assert sorted(run.prepared) == numbered(300)[3:]
+
+
+def test_two_openings_in_order_are_no_reason_to_guess():
+    run = Run(Tree(numbered(300)))
+    run.open(*numbered(2))
+    assert run.prepared == []
+
+
+def test_random_order_is_guessed_at_hardly_ever():
+    paths = numbered(5000)
+    run = Run(Tree(paths))
+    run.open(*random.Random(1).sample(paths, 1000))
+    assert len(run.prepared) <= 10
+
+
+def test_files_that_threads_open_a_little_out_of_order_are_fetched_ahead():
+    paths = numbered(400)
+    run = Run(Tree(paths))
+    run.open(*[path for i in range(0, 400, 4) for path in (paths[i + 1], paths[i], paths[i + 3], paths[i + 2])])
+    assert len(run.misses) <= 20
+
+
+def test_every_second_file_of_one_of_two_workers_is_fetched_ahead():
+    run = Run(Tree(numbered(300)))
+    run.open(*numbered(300)[::2])
+    assert set(run.prepared) <= set(numbered(300)[::2])
+    assert len(run.misses) == 3
+
+
+def test_workers_that_go_through_different_parts_are_told_apart():
+    run = Run(Tree(numbered(600)))
+    paths = numbered(600)
+    run.open(*[path for pair in zip(paths[:300], paths[300:], strict=True) for path in pair])
+    assert len(run.misses) <= 12  # three each, and some more until the first hits let the bet grow
+    assert len(run.prepared) == len(set(run.prepared)) == 600 - len(run.misses)
+
+
+def test_one_name_in_many_directories_is_no_order_of_a_listing():
+    run = Run(Tree([f"d{i}/{n}" for i in range(50) for n in ("a", "b")]))
+    run.open(*[f"d{i}/a" for i in range(50)])
+    assert run.prepared == []
+
+
+def labels(order, form="tsv"):
+    if form == "tsv":
+        return "".join(f"{name}\ta caption, with words\t5.{i}\n" for i, name in enumerate(order)).encode()
+    if form == "csv":
+        return ("id,file,score\n" + "".join(f'{i},"{name}",1.5\n' for i, name in enumerate(order))).encode()
+    if form == "jsonl":
+        return "".join(json.dumps({"score": 1, "file_name": name}) + "\n" for name in order).encode()
+    if form == "json":
+        return json.dumps({"info": {}, "images": [{"id": 7, "file_name": name} for name in order]}).encode()
+    return "".join(f"{name}\n" for name in order).encode()
+
+
+def shuffled(n, seed=3):
+    return random.Random(seed).sample([f"{i:05}.jpg" for i in range(n)], n)
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "json", "jsonl", "txt"])
+def test_rows_of_an_annotation_file_are_fetched_in_their_order(form):
+    order = shuffled(300)
+    paths = [f"images/{name}" for name in order]
+    run = Run(Tree(paths, data={f"labels.{form}": labels(order, form)}))
+    run.open(f"labels.{form}", *paths)
+    assert len(run.misses) == 1 + 3
+    assert run.prepared == paths[3:]
+
+
+@pytest.mark.parametrize(
+    "cell", ["images/{}.jpg", "./images/{}.jpg", "{}", "images/{}", "/elsewhere/images/{}.jpg", "images\\{}.jpg"]
+)
+def test_the_way_from_a_row_to_a_path_is_learnt(cell):
+    order = [name[:-4] for name in shuffled(200)]
+    paths = [f"data/images/{name}.jpg" for name in order]
+    run = Run(Tree(paths, data={"data/labels.csv": labels([cell.format(name) for name in order], "csv")}))
+    run.open("data/labels.csv", *paths)
+    assert len(run.misses) == 4
+
+
+def test_a_file_that_is_opened_without_its_annotation_having_been_read_is_no_clue():
+    order = shuffled(300)
+    run = Run(Tree([f"images/{n}" for n in order], data={"labels.tsv": labels(order)}))
+    run.open(*[f"images/{n}" for n in order][:50])
+    assert run.prepared == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b"{}",
+        b"[1,2]",
+        b'{"a":[{"b":1}]}',
+        b"null",
+        b'"\n"\n,,,\n',
+        b"\0\0\0",
+        b'[{"a":"b"},3]',
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "tsv", "txt", "json", "jsonl", "lst", "jpg"])
+def test_an_annotation_file_that_makes_no_sense_is_passed_over(form, data):
+    for column in parse(f"x.{form}", data):
+        assert all(isinstance(column.cell(row), str) for row in range(len(column)))
+
+
+def test_columns_that_cannot_be_names_are_not_kept():
+    columns = parse("x.csv", b"".join(b"%d.jpg,train,same\n" % i for i in range(100)))
+    assert [column.cell(0) for column in columns] == ["0.jpg"]
+
+
+def test_a_row_is_found_by_its_file_name():
+    (column,) = parse("x.txt", b"a/1.jpg\nb/1.jpg\nb/2.jpg\n")
+    assert list(column.rows_of("1.jpg")) == [0, 1]
+    assert list(column.rows_of("3.jpg")) == []
+
+
+def test_a_bet_starts_small_grows_with_hits_and_is_bounded():
+    ledger = Ledger(Waste())
+    assert ledger.allowance == FIRST_BET
+    for n in range(20):
+        key = ContentId("md5", str(n))
+        ledger.charge(key, 10)
+        assert ledger.opened(key)
+    assert ledger.allowance == BET_MAX
+    assert ledger.outstanding == 0
+
+
+def test_guesses_that_are_not_opened_cost_the_first_bet_again_and_again_and_no_more():
+    run = Run(Tree([f"d{d:04}/{i:03}" for d in range(500) for i in range(20)]))
+    for d in range(500):
+        run.open(*[f"d{d:04}/{i:03}" for i in range(3)])
+    assert 0 < len(run.prepared) * 100 * KB <= (1 + 1500 / PATIENCE) * (FIRST_BET + 100 * KB)
+
+
+def test_waste_ends_all_guessing_of_the_mount():
+    waste = Waste()
+    first, second = Ledger(waste), Ledger(waste)
+    for n in range(100 * PATIENCE):
+        if first.allowance:
+            first.charge(ContentId("md5", f"never {n}"), 1 << 20)
+        first.opened(ContentId("md5", str(n)))
+    assert WASTE_MAX <= waste.total <= WASTE_MAX + FIRST_BET
+    assert first.allowance == second.allowance == 0
+
+
+def test_an_old_guess_makes_room_for_new_ones():
+    ledger = Ledger(Waste())
+    ledger.charge(ContentId("md5", "old"), FIRST_BET)
+    for n in range(PATIENCE + 4 + 1):
+        assert ledger.allowance == 0
+        ledger.opened(ContentId("md5", str(n)))
+    assert ledger.allowance == FIRST_BET
+
+
+def test_bytes_in_flight_are_bounded_while_nothing_arrives():
+    run = Run(Tree(numbered(3000), size=1 << 20), lag=1)
+    run.open(*numbered(300))
+    assert run.planner.bytes_in_flight <= IN_FLIGHT_MAX + (1 << 20)
+    assert len(run.prepared) - 300 <= 70
+
+
+def test_what_is_cached_or_guessed_already_is_not_asked_for_again():
+    run = Run(Tree(numbered(100)))
+    run.here.update(run.tree.files[path].content.key for path in numbered(50))
+    run.open(*numbered(100))
+    assert sorted(run.prepared) == numbered(100)[50:]
+
+
+class Cache:
+    def __init__(self):
+        self.prepared = []
+
+    def cached(self, content):
+        return False
+
+    def prepare(self, content, span, urgency):
+        self.prepared.append((content.entry.path, span, urgency.name))
+
+
+def test_the_prefetcher_runs_its_planner_elsewhere_and_once_at_a_time():
+    tree, cache, jobs = Tree(numbered(50)), Cache(), []
+    prefetcher = Prefetcher(Planner([NeighbourSource(tree)], cache.cached, Metrics()), cache, jobs.append)
+    for path in numbered(4):
+        prefetcher.opened(tree.files[path])
+    assert len(jobs) == 1
+    assert cache.prepared == []
+    jobs.pop()()
+    assert cache.prepared[0] == (numbered(50)[3], None, "PREFETCH")
+    prefetcher.opened(tree.files[numbered(50)[4]])
+    assert len(jobs) == 1
+
+
+def test_one_switch_turns_it_off():
+    tree, cache, jobs = Tree(numbered(50)), Cache(), []
+    prefetcher = Prefetcher(Planner([NeighbourSource(tree)], cache.cached, Metrics()), cache, jobs.append)
+    prefetcher.opened(tree.files[numbered(1)[0]])
+    prefetcher.enabled = False
+    for path in numbered(50):
+        prefetcher.opened(tree.files[path])
+    for job in jobs:
+        job()
+    assert cache.prepared == []
