@@ -34,7 +34,7 @@ class Backlog:
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards everything below
         self._queue: deque[Waiting] = deque()
-        self._chores: deque[Callable[[], None]] = deque()
+        self._chores: OrderedDict[str, Callable[[], object]] = OrderedDict()
         self._waiting_bytes = 0  # of files in _queue, or taken and not yet written
         self._named: dict[ContentId, Waiting] = {}  # the names of all files that are readable here
         self._unwritten: OrderedDict[str, Waiting] = OrderedDict()
@@ -60,14 +60,14 @@ class Backlog:
             file = self._named.get(name)
             return file.data if file is not None else None
 
-    def chore(self, work: Callable[[], None]) -> None:
-        """Queue something else for the writer; it runs when no file waits."""
+    def chore(self, name: str, work: Callable[[], object]) -> None:
+        """Queue something else for the writer, once for each name; it runs when no file waits."""
         with self._changed:
             if not self._closed:
-                self._chores.append(work)
+                self._chores.setdefault(name, work)
                 self._changed.notify_all()
 
-    def take(self) -> list[Waiting] | Callable[[], None] | None:
+    def take(self) -> list[Waiting] | Callable[[], object] | None:
         """Wait for the next batch or chore; None is the end. What was taken before is done."""
         with self._changed:
             self._busy = False
@@ -76,7 +76,7 @@ class Backlog:
             self._busy = True
             if self._queue:
                 return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-            return self._chores.popleft() if self._chores and not self._closed else None
+            return self._chores.popitem(last=False)[1] if self._chores and not self._closed else None
 
     def done(self, file: Waiting, *, written: bool) -> None:
         """A file that was taken is on disk, or will never be."""

@@ -55,6 +55,11 @@ class Layout:
     def checksums(self) -> Path:
         return self.root / "checksums"
 
+    @property
+    def damaged_mark(self) -> Path:
+        """Exists iff the index was found damaged, and is to be made anew at the next start."""
+        return self.root / "index-damaged"
+
     def file(self, md5: str) -> str:
         return f"{self.files}/{md5[:2]}/{md5[2:]}"
 

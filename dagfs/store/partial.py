@@ -23,6 +23,9 @@ _COPIES = 8
 """Processes that may fetch one large file at a time, each in a file of its own: no blocks are shared while they come,
 so that no process has to trust what another is writing."""
 
+_REPORTED = 16
+"""Blocks after which the store looks whether it is full: 4 MiB, by which it may overshoot its limit."""
+
 VOLATILE_MAX = 32 << 20
 """Bytes kept of a large file that the disk cannot take."""
 
@@ -31,6 +34,8 @@ class Blocks(Protocol):
     """What `PartialFile` needs besides its users' count."""
 
     size: int
+    finished: bool
+    """True once the file is published: nobody comes back for its blocks."""
 
     def missing(self, span: Span) -> Sequence[Span]: ...
     def read(self, offset: int, size: int) -> bytes | None: ...
@@ -65,17 +70,27 @@ class _Edges:
 class DiskBlocks:
     """Blocks on disk. Thread-safe; `_lock` is held over writes into the page cache, never over a read of the disk."""
 
-    def __init__(self, content: Content, size: int, base: str, adopt: Callable[[str, Proof, bytes], None]) -> None:
-        """`base`: path without number; `adopt(path, proof, checksums)` moves a whole file away. Raises OSError."""
+    def __init__(
+        self,
+        content: Content,
+        size: int,
+        base: str,
+        adopt: Callable[[str, Proof, bytes], None],
+        grown: Callable[[], None],
+    ) -> None:
+        """`base`: path without number; `adopt(path, proof, checksums)` moves a whole file away; `grown` is called for
+        every 4 MiB written. Raises OSError."""
         self.size = size
         self._content = content
         self._adopt = adopt
+        self._grown = grown
         self._lock = threading.Lock()  # guards everything below
         self._count = -(-size // BLOCK)
         self._there = bytearray(self._count)
         self._checksums = array("I", bytes(4 * self._count))
         self._edges = _Edges(size)
-        self._published = False
+        self._fresh = 0  # blocks written and not reported as growth
+        self.finished = False
         self._fd, self._log, self._path = self._claim(base)
         try:
             self._recover()
@@ -101,15 +116,18 @@ class DiskBlocks:
 
     def write(self, offset: int, data: bytes) -> None:
         with self._lock:
-            if self._published:
+            if self.finished:
                 return
             for block, start, piece in _split(offset, data):
                 if not self._there[block]:
                     self._write(block, start, piece)
+            grown, self._fresh = self._fresh >= _REPORTED, self._fresh % _REPORTED
+        if grown:
+            self._grown()
 
     def publish(self) -> bool:
         with self._lock:
-            if self._published:
+            if self.finished:
                 return True
             if self._left:
                 return False
@@ -124,7 +142,7 @@ class DiskBlocks:
         os.fchmod(self._fd, 0o444)
         self._adopt(self._path, proof, self._checksums.tobytes())
         with self._lock:
-            self._published = True
+            self.finished = True
         os.unlink(self._path + ".log")
         return True
 
@@ -171,7 +189,9 @@ class DiskBlocks:
             self._checksums[block] = crc
             os.write(self._log, _RECORD.pack(block, crc))
             self._there[block] = 1
+            self._checker.trust(block)
             self._left -= 1
+            self._fresh += 1
 
     def _drop(self, offset: int, size: int) -> None:
         """Forget the blocks of a span, of which one is damaged."""
@@ -199,6 +219,7 @@ class VolatileBlocks:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.finished = False
         self._lock = threading.Lock()  # guards everything below
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._coming: dict[int, bytearray] = {}

@@ -1,0 +1,147 @@
+"""The thread that brings proved files to the disk, many in one transaction of the index."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+
+from dagfs.model import ContentId
+from dagfs.store.backlog import Backlog, Waiting
+from dagfs.store.index import INDEX_ERRORS, FileRow
+from dagfs.store.layout import boot_id, unlink_quietly
+from dagfs.store.room import Room, Shelf
+
+log = logging.getLogger(__name__)
+
+REBUILD_BATCH = 256
+"""Files adopted in one transaction when the index was lost: short, since other processes wait for it."""
+
+
+class Writer:
+    """Empties the backlog. A disk that fails costs one line in the log until it works again, never a read."""
+
+    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog) -> None:
+        self._layout = shelf.layout
+        self._index = shelf.index
+        self._room = room
+        self._backlog = backlog
+        self._boot = boot_id()
+        self._complained = False  # of the disk, since its last success
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def record(self, md5: str, path: str, size: int, names: tuple[ContentId, ...]) -> None:
+        """Move a file that is whole and proved to its place, in the caller's thread. Raises OSError."""
+        try:
+            with self._index.transaction():
+                fresh = self._index.record([(md5, self._row(size, names, md5))])
+        except INDEX_ERRORS as error:
+            self.complain(error)  # the file is found by its name, and verified then
+            fresh = []
+        self._layout.publish(path, self._layout.file(md5))
+        if fresh:
+            self._room.insert(md5, size)
+
+    def verified(self, md5: str, size: int) -> None:
+        """Note, later, that a file was read and found right."""
+        self._backlog.chore(f"row {md5}", lambda: self._adopt([(md5, size)], self._boot))
+
+    def make_room(self) -> None:
+        """Look, later, whether blocks that came have filled the store."""
+        self._backlog.chore("room", lambda: self._room.make(0, set()))
+
+    def rebuild(self) -> None:
+        """Take up, later, the files that the index does not know; each is verified at its first use."""
+        self._backlog.chore("rebuild", self._rebuild)
+
+    def complain(self, error: BaseException) -> None:
+        if not self._complained:
+            log.warning("the cache cannot be written, reads go on without it: %s", error)
+        self._complained = True
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with contextlib.suppress(OSError):
+                self._layout.damaged_mark.touch()
+
+    def _run(self) -> None:
+        while (work := self._backlog.take()) is not None:
+            if callable(work):
+                self._guard(work)
+                continue
+            batch = work if sum(len(file.data) for file in work) <= self._room.limit // 8 else None
+            for files in [batch] if batch is not None else [[file] for file in work]:
+                self._write(files)
+
+    def _guard(self, chore: Callable[[], object]) -> bool:
+        try:
+            chore()
+            return True
+        except INDEX_ERRORS as error:
+            self.complain(error)
+            return False
+
+    def _write(self, files: list[Waiting]) -> None:
+        temps: dict[str, str] = {}
+        written = self._guard(lambda: self._store(files, temps))
+        for path in temps.values():
+            unlink_quietly(path)
+        if written:
+            self._complained = False
+        for file in files:
+            self._backlog.done(file, written=written and os.path.exists(self._layout.file(file.md5)))
+
+    def _store(self, files: list[Waiting], temps: dict[str, str]) -> None:
+        """Write files and publish them; `temps` has those that are not published yet, by MD5."""
+        by_md5 = {file.md5: file for file in files}
+        fresh = [file for file in by_md5.values() if not self._is_there(file)]
+        if not self._room.make(sum(len(file.data) for file in fresh), set(by_md5)):
+            return
+        for file in fresh:
+            temps[file.md5] = self._layout.write_temp(file.data)
+        with self._index.transaction():
+            added = self._index.record((file.md5, self._row(len(file.data), file.names, file.md5)) for file in files)
+        # After the commit: a row without its file is a miss, a file without its row would never be counted.
+        for md5 in list(temps):
+            self._layout.publish(temps.pop(md5), self._layout.file(md5))
+        for md5 in added:
+            self._room.insert(md5, len(by_md5[md5].data))
+
+    def _is_there(self, file: Waiting) -> bool:
+        row = self._index.row(file.md5)
+        if row is None or (row.size, row.boot) != (len(file.data), self._boot):
+            return False
+        try:
+            return os.stat(self._layout.file(file.md5)).st_size == row.size
+        except OSError:
+            return False
+
+    def _row(self, size: int, names: tuple[ContentId, ...], md5: str) -> FileRow:
+        own = ContentId("md5", md5)
+        # A claimed MD5 that is not the bytes' own is a text MD5 of DVC 2, and listed under that scheme.
+        return FileRow(size, self._boot, tuple(str(name) for name in names if name != own and name.scheme != "md5"))
+
+    def _adopt(self, files: list[tuple[str, int]], boot: str) -> None:
+        with self._index.transaction():
+            added = self._index.record((md5, FileRow(size, boot)) for md5, size in files)
+        for md5, size in files:
+            if md5 in added:
+                self._room.insert(md5, size)
+
+    def _rebuild(self) -> None:
+        batch: list[tuple[str, int]] = []
+        for md5, size in self._layout.stored():
+            if self._index.row(md5) is None:
+                batch.append((md5, size))
+            if len(batch) == REBUILD_BATCH:
+                self._adopt(batch, "")
+                batch = []
+        self._adopt(batch, "")
+        self._room.make(0, set())
