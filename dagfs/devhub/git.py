@@ -65,18 +65,20 @@ class GitRepository:
 
     def run(self, *arguments: str) -> bytes:
         """Give git's output. Raises UsageError with git's own words."""
-        command = ["git", "-C", str(self.directory), *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
+        done = self._run(*arguments)
         if done.returncode != 0:
             raise UsageError(f"{self.directory}: git says {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
 
     def resolve(self, ref: bytes) -> str | None:
         """Give the commit of a branch, a tag, or a full or short sha, in this order."""
-        return self.branch(ref) or self._commit(b"refs/tags/" + ref) or self.commit(ref)
+        return self.branch(ref) or self.tag(ref) or self.commit(ref)
 
     def branch(self, name: bytes) -> str | None:
         return self._commit(b"refs/heads/" + name)
+
+    def tag(self, name: bytes) -> str | None:
+        return self._commit(b"refs/tags/" + name)
 
     def commit(self, sha: bytes) -> str | None:
         """Give the full sha of a commit named by 5 to 40 hex digits."""
@@ -94,9 +96,8 @@ class GitRepository:
     def default_branch(self) -> str:
         """Give the branch that HEAD names, else main, master or the first one."""
         names = [name for name, _ in self.branches()]
-        command = ["git", "-C", str(self.directory), "symbolic-ref", "-q", "--short", "HEAD"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
-        wanted = [os.fsdecode(done.stdout.rstrip(b"\n")), "main", "master", *names]
+        head = self._try("symbolic-ref", "-q", "--short", "HEAD")
+        wanted = [os.fsdecode(head), "main", "master", *names]
         return next((name for name in wanted if name in names), "main")
 
     def tree(self, commit: str) -> Iterator[TreeRow]:
@@ -147,6 +148,15 @@ class GitRepository:
         )
         return [name.decode(errors="replace") for name in names.split(b"\0") if name]
 
+    def disk_bytes(self) -> int:
+        """Give about how many bytes the objects take."""
+        counts = dict(line.split(b": ") for line in self.run("count-objects", "-v").splitlines())
+        return 1024 * (int(counts[b"size"]) + int(counts[b"size-pack"]))
+
+    def remote_url(self) -> str:
+        """Give the URL of the remote `origin`, "" when there is none."""
+        return os.fsdecode(self._try("config", "--get", "remote.origin.url"))
+
     def close(self) -> None:
         """End git's processes."""
         self._contents.close()
@@ -159,6 +169,14 @@ class GitRepository:
             process.ask(name + b"^{commit}\n")
             words = process.answer().split(b" ")
         return words[0].decode() if len(words) == 3 and words[1] == b"commit" else None
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["git", "-C", str(self.directory), *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
+
+    def _try(self, *arguments: str) -> bytes:
+        """Give git's answer, empty when it has none."""
+        return self._run(*arguments).stdout.rstrip(b"\n")
 
     def _start(self, mode: str) -> tuple[list[str], dict[str, str]]:
         return ["git", "-C", str(self.directory), "cat-file", mode], self._environment

@@ -1,0 +1,100 @@
+"""Local folders shown as buckets that are connected to the repository."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dagfs.devhub.behaviour import Behaviour, LastToken
+from dagfs.devhub.listing import EntryJson, go_text
+from dagfs.devhub.objects import Stored, open_file
+from dagfs.errors import NotFound, UsageError
+
+PROTOCOLS = ("s3", "gs", "azure")
+DEFAULT_LIMIT = 100
+"""Entries of a page when the client names no number."""
+
+
+class Storages:
+    """The buckets of one repository: "PROTOCOL:BUCKET" -> folder. `api` is the URL of the repository's API."""
+
+    def __init__(self, folders: Mapping[str, Path], api: str, behaviour: Behaviour) -> None:
+        self._api = f"{api}/storage"
+        self._behaviour = behaviour
+        self._roots: dict[tuple[bytes, bytes], Path] = {}
+        for name, folder in folders.items():
+            protocol, colon, bucket = name.partition(":")
+            if protocol not in PROTOCOLS or not colon or not bucket or "/" in bucket or not folder.is_dir():
+                raise UsageError(f"{name}={folder}: a storage is s3:BUCKET, gs:BUCKET or azure:BUCKET, and a folder")
+            self._roots[protocol.encode(), bucket.encode()] = folder.resolve()
+
+    def describe(self) -> list[dict[str, str]]:
+        """Give the answer to GET storage."""
+        rows = [(protocol.decode(), bucket.decode()) for protocol, bucket in self._roots]
+        url = f"{self._api}/content"
+        return [{"name": b, "protocol": p, "list_path": f"{url}/{p}/{quote(b)}"} for p, b in rows]
+
+    def root_entries(self) -> Iterator[EntryJson]:
+        """Give the entries of type `storage` that a root listing ends with."""
+        for row in self.describe():
+            path = f"{row['protocol']}/{row['name']}"
+            yield EntryJson(path, "storage", 0, "", "bucket", "", row["list_path"])
+
+    def open(self, parts: list[bytes]) -> AbstractContextManager[Stored]:
+        """Open an object. Raises NotFound."""
+        path = self._locate(parts)
+        if not path.is_file():
+            raise NotFound("no such object")
+        return open_file(path)
+
+    def content(self, parts: list[bytes], query: Mapping[str, str]) -> dict[str, Any] | EntryJson:
+        """Give a page of a folder's entries, or the entry of an object. Raises NotFound."""
+        path, where = self._locate(parts), b"/".join(parts)
+        if not path.is_dir():
+            return self._entry(where, path)
+        limit = max(1, int(query["limit"])) if query.get("limit", "").isdigit() else DEFAULT_LIMIT
+        names = sorted(name for name in os.listdir(os.fsencode(path)) if self._inside(path / os.fsdecode(name)))
+        token = query.get("from_token", "")
+        later = [name for name in names if name.hex() > token]
+        page = later[:limit]
+        entries = [self._entry(where + b"/" + name, path / os.fsdecode(name)) for name in page]
+        if self._behaviour.folder_lists_itself and not token:
+            entries.insert(0, self._entry(where, path))
+        answer: dict[str, Any] = {"entries": entries, "limit": limit}
+        if len(later) > limit:
+            answer["next_token"] = page[-1].hex()
+        elif self._behaviour.last_token is not LastToken.MISSING:
+            answer["next_token"] = "" if self._behaviour.last_token is LastToken.EMPTY else None
+        return answer
+
+    def _entry(self, key: bytes, path: Path) -> EntryJson:
+        status = path.stat()
+        is_dir = stat.S_ISDIR(status.st_mode)
+        url = quote(key, safe="/")
+        raw, content = ("" if is_dir else f"{self._api}/raw/{url}"), f"{self._api}/content/{url}"
+        kind, size = ("dir", 0) if is_dir else ("file", status.st_size)
+        return EntryJson(go_text(key), kind, size, "", "bucket", raw, content)
+
+    def _locate(self, parts: list[bytes]) -> Path:
+        """Give the file or folder of PROTOCOL/BUCKET/KEY. Raises NotFound, also for what leads out of the folder."""
+        root = self._roots.get((parts[0], parts[1])) if len(parts) > 1 else None
+        if root is None or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
+            raise NotFound("no such bucket or object")
+        path = root.joinpath(*map(os.fsdecode, parts[2:]))
+        if not self._inside(path):
+            raise NotFound("no such object")
+        return path
+
+    def _inside(self, path: Path) -> bool:
+        """Tell whether a path exists and its symlinks stay within a bucket's folder."""
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            return False
+        regular = real.is_file() or real.is_dir()
+        return regular and any(real.is_relative_to(root) for root in self._roots.values())
