@@ -1,0 +1,217 @@
+"""A hub's listings, parsed while they arrive: 540,000 entries are 168 MB of JSON, and nobody waits for the last."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from dagfs.errors import ProtocolError
+from dagfs.model import Entry, Kind, Versioning
+
+BATCH_BYTES = 256 << 10
+"""About 800 entries: large enough that the JSON library's own speed decides."""
+
+FIRST_BATCH_BYTES = 16 << 10
+MAX_ENTRY_BYTES = 1 << 20
+"""A path of 4,096 bytes, each spelled as six, and what a hub may add; more than this without an end is no entry."""
+
+MAX_OBJECT_BYTES = 64 << 20
+"""An object is decoded whole: a page of a bucket's listing, 200,000 entries at the very most."""
+
+_CUTS = 16
+"""Closing braces that are tried as the end of a batch: names may hold a few, a name of nothing else waits."""
+
+_KINDS = {"dir": Kind.DIRECTORY, "submodule": Kind.DIRECTORY, "commit": Kind.DIRECTORY, "file": Kind.FILE,
+          "symlink": Kind.SYMLINK, "link": Kind.SYMLINK}  # fmt: skip
+_VERSIONINGS: dict[str | None, Versioning] = {"git": Versioning.GIT, "dvc": Versioning.DVC, "bucket": Versioning.BUCKET}
+_SPACE = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ENTRIES = re.compile(rb'"entries"\s*:')
+MAX_SIZE = 1 << 62
+"""Bytes. What a hub says beyond it is not a size."""
+
+T = TypeVar("T")
+
+
+class Row(msgspec.Struct, gc=False):
+    """An entry as the hub spells it."""
+
+    path: str
+    type: str = "file"
+    size: int | float | None = None
+    hash: str | None = None
+    versioning: str | None = None
+
+
+class Page(msgspec.Struct):
+    """A page of a bucket's listing."""
+
+    entries: list[Row] | None
+    next_token: str | None = None
+
+
+_decode_rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
+_decode_row: Callable[[bytes], Row] = msgspec.json.Decoder(Row).decode
+_decode_page: Callable[[bytes], Page] = msgspec.json.Decoder(Page).decode
+
+
+class ListingParser:
+    """Feed it an answer's bytes: rows of an array come out at once, an object is known when all of it has come.
+
+    `is_array`: None until the first byte that says so. Every method raises ProtocolError.
+    """
+
+    def __init__(self) -> None:
+        self.is_array: bool | None = None
+        self._buffer = bytearray()  # not decoded yet; of an array it begins with [, or with what follows an object
+        self._next_try = FIRST_BATCH_BYTES  # size of the buffer at which a batch is looked for
+
+    def feed(self, chunk: bytes) -> list[Row]:
+        """Take bytes and give the rows that are complete."""
+        self._buffer += chunk
+        if self.is_array is None:
+            self._begin()
+        if self.is_array and len(self._buffer) >= self._next_try:
+            return self._batch()
+        if len(self._buffer) > MAX_OBJECT_BYTES:
+            raise ProtocolError(f"an object of more than {MAX_OBJECT_BYTES} bytes instead of a listing")
+        return []
+
+    def close(self) -> list[Row] | Row | Page:
+        """Give what is left: an array's last rows, or the object."""
+        data = bytes(self._buffer)
+        if self.is_array is None:
+            if data.strip(_SPACE) == b"null":  # how Go spells a list without entries
+                return []
+            raise ProtocolError("an empty answer instead of a listing")
+        self._buffer.clear()
+        if not self.is_array:
+            return _object(data)
+        tail = data.strip(_SPACE)
+        if tail == b"]":
+            return []
+        rows = _rows(_as_array(tail.removesuffix(b"]"))) if tail.endswith(b"]") else None
+        if rows is None or (tail[:1] == b"," and not rows):
+            raise ProtocolError("a listing that is cut or not JSON")
+        return rows
+
+    def _begin(self) -> None:
+        start = self._buffer.removeprefix(_BOM).lstrip(_SPACE)
+        if not start or b"null".startswith(start.rstrip(_SPACE)):
+            return
+        if not start.startswith((b"[", b"{")):
+            raise ProtocolError("the answer is not a listing")
+        self.is_array, self._buffer = start.startswith(b"["), start
+
+    def _batch(self) -> list[Row]:
+        """Decode up to the last object that is complete: a cut within a string or a nested object does not parse."""
+        end = len(self._buffer)
+        for _ in range(_CUTS):
+            end = self._buffer.rfind(b"}", 0, end)
+            rows = _rows(_as_array(bytes(self._buffer[: end + 1]))) if end > 0 else None
+            if rows is not None:
+                del self._buffer[: end + 1]
+                self._next_try = len(self._buffer) + BATCH_BYTES
+                return rows
+        if len(self._buffer) > MAX_ENTRY_BYTES + BATCH_BYTES:
+            raise ProtocolError("a listing that is not JSON, or an entry without end")
+        self._next_try = len(self._buffer) + BATCH_BYTES
+        return []
+
+
+def entries(rows: Iterable[Row], directory: str, *, sized: bool) -> tuple[list[Entry], int]:
+    """Give the children of `directory` among the rows, and how many rows were no children.
+
+    Connected buckets and the directory itself, which a listing may begin with, are left out without being counted.
+    """
+    prefix = f"{directory}/" if directory else ""
+    found: list[Entry] = []
+    dropped = 0
+    for row in rows:
+        path = row.path
+        if not path.startswith(prefix) or path.find("/", len(prefix)) >= 0 or len(path) == len(prefix):
+            path = path.strip("/")
+            if path == directory:
+                continue
+            if path.rpartition("/")[0] != directory:
+                dropped += 1
+                continue
+        if row.type != "storage":
+            found.append(_entry(path, row, sized))
+    return found, dropped
+
+
+def entry(row: Row, path: str, *, sized: bool) -> Entry:
+    """Give what an object says of the path that was asked for."""
+    return _entry(path, row, sized)
+
+
+def _entry(path: str, row: Row, sized: bool) -> Entry:
+    kind = _KINDS.get(row.type, Kind.FILE)
+    size = row.size
+    if size is not None and (kind is Kind.DIRECTORY or not 0 <= size < MAX_SIZE or not (size or sized)):
+        size = None
+    return Entry(
+        path,
+        kind,
+        _VERSIONINGS.get(row.versioning, Versioning.GIT),
+        row.hash or "",
+        size if size is None else int(size),
+    )
+
+
+def _as_array(piece: bytes) -> bytes:
+    """Make a piece of an array one again: its first byte was [ or a comma."""
+    piece = piece.lstrip(_SPACE)
+    if piece[:1] not in (b"[", b","):
+        raise ProtocolError("a listing that is not JSON")
+    return b"[%b]" % piece[1:]
+
+
+def _rows(data: bytes) -> list[Row] | None:
+    """Decode an array; None when it does not parse, which a cut at the wrong brace may be the reason of."""
+    return _decode(data, _decode_rows, list[Row])
+
+
+def _object(data: bytes) -> Row | Page:
+    if _ENTRIES.search(data):
+        try:
+            page = _decode(data, _decode_page, Page)
+        except ProtocolError:  # the word was in a file's name
+            page = None
+        if page is not None:
+            return page
+    row = _decode(data, _decode_row, Row)
+    if row is None:
+        raise ProtocolError("an object that is cut or not JSON")
+    return row
+
+
+def _decode(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T | None:
+    try:
+        return decode(data)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"a listing with an unexpected value: {error}") from None
+    except RecursionError:
+        raise ProtocolError("a listing that is nested too deep") from None
+    except UnicodeDecodeError:
+        return _decode_loosely(data, kind)
+    except msgspec.DecodeError:
+        return _decode_loosely(data, kind) if _SURROGATE.search(data) else None
+
+
+def _decode_loosely(data: bytes, kind: type[T]) -> T | None:
+    """Decode names that are not UTF-8, or halves of surrogate pairs, for which the fast library has no way."""
+    try:
+        return msgspec.convert(json.loads(data.decode("utf-8", "surrogateescape")), kind)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"a listing with an unexpected value: {error}") from None
+    except RecursionError:
+        raise ProtocolError("a listing that is nested too deep") from None
+    except ValueError:
+        return None
