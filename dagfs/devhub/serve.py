@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from dagfs.devhub.api import Api, Front, Stock
+from dagfs.devhub.api import Api, Front
 from dagfs.devhub.behaviour import Behaviour, Fault, FaultHook, Redirect, RequestInfo, no_fault
+from dagfs.devhub.content import Contents, Stock
 from dagfs.devhub.gate import Gate
 from dagfs.devhub.git import GitRepository
 from dagfs.devhub.link import Link
@@ -100,9 +101,10 @@ class Hub:
         stack.callback(blobs.close)
         listings, storages = Listings(git, cache, api, behaviour), Storages(folders, api, behaviour)
         stock = Stock(git, cache, blobs, Snapshots(git, cache), listings, storages)
+        front = Front(owner, name, self.host, Gate(token))
         other = f"http://127.0.0.1:{self._content_server.port}"
-        content_origin = other if behaviour.redirect is Redirect.OTHER else self.host
-        return Api(stock, Front(owner, name, self.host, content_origin, Gate(token), behaviour), self.requests)
+        origin = other if behaviour.redirect is Redirect.OTHER else self.host
+        return Api(git, Contents(stock, behaviour, front.root, origin), front, self.requests)
 
     def _other_origin(self, manners: Manners) -> Server:
         return _listening(0, self._answer_content, manners, self.requests)

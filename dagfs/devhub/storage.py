@@ -52,11 +52,11 @@ class Storages:
             raise NotFound("no such object")
         return open_file(path)
 
-    def content(self, parts: list[bytes], query: Mapping[str, str]) -> dict[str, Any] | EntryJson:
+    def content(self, parts: list[bytes], query: Mapping[str, str]) -> dict[str, Any]:
         """Give a page of a folder's entries, or the entry of an object. Raises NotFound."""
         path, where = self._locate(parts), b"/".join(parts)
         if not path.is_dir():
-            return self._entry(where, path)
+            return self._entry(where, path)._asdict()
         limit = max(1, int(query["limit"])) if query.get("limit", "").isdigit() else DEFAULT_LIMIT
         names = sorted(name for name in os.listdir(os.fsencode(path)) if self._inside(path / os.fsdecode(name)))
         token = query.get("from_token", "")
@@ -65,7 +65,7 @@ class Storages:
         entries = [self._entry(where + b"/" + name, path / os.fsdecode(name)) for name in page]
         if self._behaviour.folder_lists_itself and not token:
             entries.insert(0, self._entry(where, path))
-        answer: dict[str, Any] = {"entries": entries, "limit": limit}
+        answer: dict[str, Any] = {"entries": [entry._asdict() for entry in entries], "limit": limit}
         if len(later) > limit:
             answer["next_token"] = page[-1].hex()
         elif self._behaviour.last_token is not LastToken.MISSING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -90,6 +91,11 @@ class Response:
 def in_memory(data: bytes, content_type: str, status: int = 200) -> Response:
     """Give an answer whose body is in memory."""
     return Response(status, {"Content-Type": content_type}, Stored(len(data), "", data), 0, len(data))
+
+
+def json_response(value: object) -> Response:
+    """Give an answer that is a JSON value."""
+    return in_memory(json.dumps(value).encode(), "application/json; charset=UTF-8")
 
 
 def refusal(error: HttpError) -> Response:
