@@ -9,6 +9,10 @@ import click
 from dagfs.cli.values import size_text
 
 
+if TYPE_CHECKING:
+    from dagfs.store.disk import DiskStore
+
+
 @click.group()
 @click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
 @click.pass_context
@@ -23,10 +27,7 @@ def info(cache_dir: str | None) -> None:
     """Tell how much is kept, and where."""
     for store in _stores(cache_dir):
         found = store.info()
-        click.echo(
-            f"{store.root}: {found.files:,} files, {size_text(found.bytes)} of {size_text(found.limit)},"
-            f" {found.partials:,} incomplete"
-        )
+        click.echo(f"{store.root}: {found.files:,} files, {found.partials:,} incomplete, {size_text(found.bytes)}")
 
 
 @cache.command()
@@ -50,3 +51,11 @@ def clear(cache_dir: str | None) -> None:
     for store in _stores(cache_dir):
         freed = store.clear()
         click.echo(f"{store.root}: {size_text(freed)} freed")
+
+
+def _stores(cache_dir: str | None) -> Iterator[DiskStore]:
+    """Open the store of each hub under the cache directory, one after another."""
+    from dagfs.config import places
+    from dagfs.daemon.core import open_stores
+
+    yield from open_stores(places(os.environ, cache_dir).cache)

@@ -1,0 +1,105 @@
+"""The rooms of one mount, built from the bottom up: the only place that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from dagfs.cache import Cache
+from dagfs.daemon.plan import MountPlan
+from dagfs.errors import HubUnreachable, NotADirectory, NotFound, RemoteError, UnknownRevision
+from dagfs.fetch.fetcher import Fetcher
+from dagfs.hub.api import HubSource
+from dagfs.hub.auth import Token
+from dagfs.metrics import Metrics
+from dagfs.model import Commit
+from dagfs.prefetch.annotations import AnnotationSource
+from dagfs.prefetch.neighbours import NeighbourSource
+from dagfs.prefetch.prefetcher import Planner, Prefetcher
+from dagfs.store.disk import DiskStore
+from dagfs.tree.tree import Pinned, Tree
+from dagfs.tree.workers import Workers
+from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
+from dagfs.vfs.core import Vfs
+
+
+NO_LIMIT = 1 << 62
+
+
+def resolve(plan: MountPlan, token: Token) -> Commit:
+    """Find the commit and list the mount's root into the cache, so that every failure comes before the mount.
+
+    Everything that is opened for it is closed again: who calls this forks afterwards. Raises UsageError.
+    """
+    source = HubSource(plan.repo, token, Metrics())
+    try:
+        commit = source.resolve(plan.revision)
+    finally:
+        source.close()
+    core = Core(plan, commit, token)
+    try:
+        core.tree.prepare()
+    except (NotFound, NotADirectory):
+        raise UnknownRevision(f"{plan.repo.slug} has no directory {plan.subdir!r} at {commit.sha[:12]}") from None
+    except RemoteError as error:
+        raise HubUnreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}") from error
+    finally:
+        core.close()
+    return commit
+
+
+class Core:
+    """One mount's rooms. `close` takes them down from the top; promises still open then end with an error."""
+
+    def __init__(self, plan: MountPlan, commit: Commit, token: Token) -> None:
+        self.metrics = Metrics()
+        self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
+        self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
+        self.source = HubSource(plan.repo, token, self.metrics)
+        self.fetcher = Fetcher(self.source, commit, self.metrics)
+        self.cache = Cache(self.store, self.fetcher, self.metrics)
+        self.workers = Workers()
+        pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
+        self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
+        self.prefetcher = self._prefetcher(plan.prefetch)
+        self.vfs = Vfs(self.tree, self.cache, self.store.size, self.metrics, OpeningWatcher(self.prefetcher))
+
+    def _prefetcher(self, enabled: bool) -> Prefetcher:
+        catalogue = TreeCatalogue(self.tree)
+        sources = [AnnotationSource(catalogue, self.cache), NeighbourSource(catalogue)]
+        planner = Planner(sources, self.cache.cached, self.metrics)
+        prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
+        prefetcher.enabled = enabled
+        return prefetcher
+
+    def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Add a room's own counters to the figures, as `room.NAME`."""
+        self._figures[room] = counts
+
+    def figures(self) -> dict[str, int]:
+        """Give all counters of this worker."""
+        more = {f"{room}.{name}": n for room, counts in self._figures.items() for name, n in counts().items()}
+        return self.metrics.snapshot() | more
+
+    def hidden_names(self) -> int:
+        """Count the names that no file system can show, in the listings at hand."""
+        return self.tree.hidden()[0]
+
+    def close(self) -> None:
+        self.prefetcher.enabled = False
+        self.tree.close()
+        self.workers.close()
+        self.fetcher.close()
+        self.source.close()
+        self.cache.close()
+        self.store.close()
+
+
+def open_stores(cache: Path) -> Iterator[DiskStore]:
+    """Open the store of each hub under a cache directory in turn, without a limit: nothing is evicted by looking."""
+    for root in sorted(path for path in cache.glob("*") if path.is_dir()):
+        store = DiskStore(root, NO_LIMIT, Metrics())
+        try:
+            yield store
+        finally:
+            store.close()
