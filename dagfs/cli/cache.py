@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from dagfs.cli.values import size_text
-
 
 if TYPE_CHECKING:
     from dagfs.store.disk import DiskStore

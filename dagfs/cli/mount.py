@@ -50,9 +50,9 @@ def mount(
     from dagfs.daemon.background import Herald, detach, guarded
     from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
-    from dagfs.hub.urls import parse_repository
+    from dagfs.hub.urls import parse_repo
 
-    reference, at = parse_repository(repo, hub_host(os.environ, host))
+    reference, at = parse_repo(repo, hub_host(os.environ, host))
     revisions = [revision for revision in (branch, rev, at) if revision]
     if len(revisions) > 1:
         raise click.UsageError("give one of --branch, --rev and REPO@revision")

@@ -22,7 +22,6 @@ from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
 from dagfs.vfs.core import Vfs
 
-
 NO_LIMIT = 1 << 62
 
 

@@ -19,7 +19,7 @@ GRACE_SECONDS = 4.0
 
 
 def end(mountpoint: Path, places: Places) -> str:
-    """Unmount `mountpoint` and wait for its daemon; open files do not hold it. Raises BadMountPoint if none is there."""
+    """Unmount `mountpoint` and wait for its daemon; open files do not hold it. Raises BadMountPoint."""
     registry = Registry(places.runtime)
     name = mount_id(mountpoint)
     state = registry.read(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from dagfs import __version__, libfuse
 from dagfs.config import private_directory
 from dagfs.daemon.background import Herald, Outcome
-from dagfs.daemon.core import Core, resolve
+from dagfs.daemon.core import resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import MountPlan
@@ -22,7 +22,8 @@ from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token, find_token
 from dagfs.kernel.handshake import Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
-from dagfs.kernel.session import Owner, Session
+from dagfs.kernel.protocol import Owner
+from dagfs.kernel.session import Session
 from dagfs.model import Commit
 from dagfs.supervisor import Ready, Supervisor
 
