@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,13 +10,14 @@ from dagfs.cache import Cache
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import HubUnreachable, NotADirectory, NotFound, RemoteError, UnknownRevision
 from dagfs.fetch.fetcher import Fetcher
-from dagfs.hub.api import HubSource
+from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
+from dagfs.prefetch.seam import GuessSource
 from dagfs.store.disk import DiskStore
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
@@ -30,7 +32,7 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
 
     Everything that is opened for it is closed again: who calls this forks afterwards. Raises UsageError.
     """
-    source = HubSource(plan.repo, token, Metrics())
+    source = connect(plan.repo, token, Metrics(), os.environ)
     try:
         commit = source.resolve(plan.revision)
     finally:
@@ -54,7 +56,7 @@ class Core:
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
-        self.source = HubSource(plan.repo, token, self.metrics)
+        self.source = connect(plan.repo, token, self.metrics, os.environ)
         self.fetcher = Fetcher(self.source, commit, self.metrics)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
@@ -65,7 +67,7 @@ class Core:
 
     def _prefetcher(self, enabled: bool) -> Prefetcher:
         catalogue = TreeCatalogue(self.tree)
-        sources = [AnnotationSource(catalogue, self.cache), NeighbourSource(catalogue)]
+        sources: list[GuessSource] = [AnnotationSource(catalogue, self.cache), NeighbourSource(catalogue)]
         planner = Planner(sources, self.cache.cached, self.metrics)
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
         prefetcher.enabled = enabled
