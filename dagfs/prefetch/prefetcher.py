@@ -18,7 +18,7 @@ GUESSES_MAX = 64
 """Guesses that one opening may cause: enough to keep all transfers of the fetcher busy."""
 
 SIZE_ASSUMED = 256 << 10
-"""Bytes charged for a file whose size is not known."""
+"""Bytes charged for a file whose size is not known, before any file was opened; then it is the mean of those."""
 
 CHARGED_MAX = 8 << 20
 """Bytes charged for a large file, of which only the beginning is fetched."""
@@ -35,6 +35,7 @@ class Planner:
         self._metrics = metrics
         self.waste = Waste()
         self._accounts = [(source, Ledger(self.waste)) for source in sources]
+        self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, tuple[Content, int]] = OrderedDict()  # content, bytes charged
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
 
@@ -42,6 +43,7 @@ class Planner:
         """Note the opening of a file; give what to fetch now, the likeliest first."""
         self._landed(file.content.key)
         self._sweep()
+        self._note_size(file.content.size)
         for source, ledger in self._accounts:
             if ledger.opened(file.content.key):
                 self._metrics.add(f"prefetch.hits.{source.name}")
@@ -57,13 +59,18 @@ class Planner:
             content = guess.content
             if self._holds(content.key) or self._cached(content):
                 continue
-            charge = min(CHARGED_MAX, SIZE_ASSUMED if content.size is None else content.size)
+            size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
+            charge = min(CHARGED_MAX, size)
             ledger.charge(content.key, charge)
             self._in_flight[content.key] = (content, charge)
             self.bytes_in_flight += charge
             self._metrics.add(f"prefetch.guesses.{source.name}")
             chosen.append(content)
         return chosen
+
+    def _note_size(self, size: int | None) -> None:
+        if size is not None:
+            self._mean = (7 * self._mean + size) / 8 if self._mean else float(size)
 
     def _holds(self, key: ContentId) -> bool:
         return any(ledger.holds(key) for _, ledger in self._accounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,8 @@ NAME_MAX = 255
 
 ROWS_MAX = (1 << 24) - 2
 """Rows of one directory that a node id can address; more are hidden and counted."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}").fullmatch
 
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
@@ -28,15 +31,16 @@ def build(directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:
 
 def trusted_size(entry: Entry) -> int | None:
     """Give the size to believe, in bytes: hubs write 0 for "unknown", but the MD5 tells whether a file is empty."""
-    if entry.versioning is Versioning.DVC and entry.kind is Kind.FILE and entry.hash:
-        if entry.hash == _EMPTY_MD5:
-            return 0
-        return entry.size or None
-    return entry.size
+    size = entry.size
+    if not size and entry.versioning is Versioning.DVC and entry.kind is Kind.FILE and entry.hash:
+        return 0 if entry.hash == _EMPTY_MD5 else None
+    return size
 
 
 def name_bytes(name: str) -> bytes | None:
     """Give a name as the kernel wants it; None when no directory may hold it."""
+    if _PLAIN(name) is not None:  # nearly all names, in a third of the time
+        return name.encode()
     try:
         raw = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -62,10 +66,10 @@ class _Builder:
         self._hidden_names: list[str] = []
 
     def add(self, entry: Entry) -> None:
-        inside = entry.path.startswith(self._prefix)
-        name = name_bytes(entry.path[len(self._prefix) :]) if inside else None
+        path = entry.path
+        name = name_bytes(path[len(self._prefix) :]) if path.startswith(self._prefix) else None
         if name is None or len(self._flags) >= ROWS_MAX:
-            self._hide(entry.path)
+            self._hide(path)
             return
         form, raw = pack_hash(entry.hash)
         size = trusted_size(entry)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from dagfs.answers import settle
+from dagfs.errors import RemoteUnavailable
 from dagfs.model import Answer, Entry
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import SLOT_BITS, Listing
@@ -18,7 +19,7 @@ from dagfs.tree.numbers import NumberBook, Recent
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.workers import Job, Workers
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MEMORY_BYTES = 128 << 20
 """Listings held in memory: two directories of a million files. Others come back from disk in some milliseconds."""
@@ -91,7 +92,9 @@ class Listings:
             if flight is None:
                 flight = self._flights[(path, sized)] = _Flight()
         if fresh:
-            flight.job = self._workers.submit(lambda: self._fly(directory, sized, flight), background=background)
+            flight.job = self._workers.submit(
+                lambda: self._fly(directory, sized, flight), background=background, dropped=ended(flight.future)
+            )
         elif flight.job is not None and not background:
             self._workers.promote(flight.job)
         return flight.future
@@ -107,7 +110,7 @@ class Listings:
             if future is not None:
                 return future
             future = self._recalls[path] = Future()
-        self._workers.submit(lambda: self._settle_recall(directory, future))
+        self._workers.submit(lambda: self._settle_recall(directory, future), dropped=ended(future))
         return future
 
     def save(self, listing: Listing, *, at_once: bool = False) -> None:
@@ -225,6 +228,11 @@ class Listings:
             self._cost -= _cost(listing)
             evicted.append(listing)
         return evicted
+
+
+def ended(future: Future[T]) -> Callable[[], None]:
+    """Give what to do with a promise when the workers end before it is kept."""
+    return lambda: future.set_exception(RemoteUnavailable("the mount is ending"))
 
 
 def _cost(listing: Listing) -> int:

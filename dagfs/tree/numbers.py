@@ -116,9 +116,10 @@ class NumberBook:
             return self._append(Numbered(entry, early))
 
     def _append(self, record: Numbered) -> int:
-        if len(self._tail) == PAGE:
-            self._tail = []
         number = self._count + 1
+        if number % PAGE == 1:
+            self._tail = []
+            self._values.set_value(self._page_name(-1), seal("pages", str(number // PAGE + 1).encode()))
         self._tail.append(record)
         self._values.set_value(self._page_name((number - 1) // PAGE), _write_page(self._tail))
         self._values.set_value(self._path_name(record.entry.path), seal("number", str(number).encode()))
@@ -128,14 +129,13 @@ class NumberBook:
         return number
 
     def _load(self) -> None:
-        index = 0
-        while (sealed := self._values.get_value(self._page_name(index))) is not None:
-            self._tail = _read_page(sealed)
+        pages = unseal("pages", self._values.get_value(self._page_name(-1)))
+        for index in range(int(pages or 0)):
+            self._tail = _read_page(self._values.get_value(self._page_name(index)))
             for offset, record in enumerate(self._tail, start=1):
                 self._remember(index * PAGE + offset, record)
             # The numbers of a damaged page are lost, not free: they may have been told to the kernel.
             self._count = index * PAGE + (len(self._tail) or PAGE)
-            index += 1
 
     def _remember(self, number: int, record: Numbered) -> None:
         path = record.entry.path
@@ -155,6 +155,7 @@ class NumberBook:
         return number if record is not None and record.entry.path == path else None
 
     def _page_name(self, index: int) -> str:
+        """Give where a page lies; -1 is the count of pages, written before the first number of a new one."""
         return f"{self._name}/page/{index}"
 
     def _path_name(self, path: str) -> str:

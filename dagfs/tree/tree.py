@@ -14,14 +14,15 @@ from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versionin
 from dagfs.tree.builder import build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
-from dagfs.tree.listings import Listings
+from dagfs.tree.listings import Listings, ended
 from dagfs.tree.numbers import NumberBook, Recent, Values
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
 
 LIST_AT_LOOKUP = 2
-"""The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely."""
+"""The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
+When the listing fails, it is tried again at each doubling."""
 
 _KEPT = 65_536  # absent paths, early places and lookup counts held in memory
 
@@ -185,13 +186,13 @@ class Tree:
                 future = self._asking[path] = Future()
             lookups = (self._lookups.get(directory.path) or 0) + 1
             self._lookups.put(directory.path, lookups)
-        if lookups == LIST_AT_LOOKUP:
+        if lookups >= LIST_AT_LOOKUP and lookups & (lookups - 1) == 0:
             self._listings.get(directory, background=True)
         if known is not None:
             return known
         if flight is not None:
             return flight
-        self._workers.submit(lambda: self._settle_describe(path, future))
+        self._workers.submit(lambda: self._settle_describe(path, future), dropped=ended(future))
         return future
 
     def _settle_describe(self, path: str, future: Future[Place]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -14,13 +15,18 @@ BACKGROUND = 16
 """Listings fetched ahead at a time: at 20 ms each, 800 directories a second; four threads stay for who waits."""
 
 
+CLOSE_SECONDS = 2.0
+"""An unmount must not wait for a hub that hangs."""
+
+
 class Job:
     """Work that is done once, by whichever queue gives it out first."""
 
-    __slots__ = ("background", "run", "taken")
+    __slots__ = ("background", "dropped", "run", "taken")
 
-    def __init__(self, run: Callable[[], None], background: bool) -> None:
+    def __init__(self, run: Callable[[], None], background: bool, dropped: Callable[[], None]) -> None:
         self.run = run
+        self.dropped = dropped
         self.background = background
         self.taken = False  # guarded by Workers._lock
 
@@ -43,13 +49,18 @@ class Workers:
         self._running_background = 0  # never above _background_limit
         self._closed = False
 
-    def submit(self, run: Callable[[], None], *, background: bool = False) -> Job:
-        """Queue `run`, which must not raise. After `close` it is dropped."""
-        job = Job(run, background)
+    def submit(
+        self, run: Callable[[], None], *, background: bool = False, dropped: Callable[[], None] = lambda: None
+    ) -> Job:
+        """Queue `run`, which must not raise. `dropped` is called in its place when the pool has been closed."""
+        job = Job(run, background, dropped)
         with self._lock:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 (self._background if background else self._urgent).append(job)
                 self._call_thread()
+        if closed:
+            dropped()
         return job
 
     def promote(self, job: Job) -> None:
@@ -61,16 +72,20 @@ class Workers:
                 self._call_thread()
 
     def close(self) -> None:
-        """Drop what is queued and wait for what runs; jobs are bounded by the hub's deadlines."""
+        """Drop what is queued and wait a little for what runs; what hangs on the hub is left to end by itself."""
         with self._lock:
             self._closed = True
+            left = [job for job in (*self._urgent, *self._background) if not job.taken]
             self._urgent.clear()
             self._background.clear()
             self._wake.notify_all()
             threads = list(self._threads)
+        for job in left:
+            job.dropped()
+        end = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(timeout=5)
+                thread.join(timeout=max(0.0, end - time.monotonic()))
 
     def _call_thread(self) -> None:
         queued = len(self._urgent) + len(self._background)

@@ -282,3 +282,34 @@ def test_workers_run_what_somebody_waits_for_before_what_may_be_wanted():
     done[1].result(DEADLINE)
     assert order == [2, 0, 1]
     workers.close()
+
+
+def test_a_background_listing_that_failed_is_tried_again_later():
+    files = {f"d/f{i:02}": b"x" for i in range(40)}
+    with World(files) as world:
+        world.source.fail("list:d", RemoteUnavailable("busy"), times=2)
+        for i in range(40):
+            place(world, f"d/f{i:02}")
+            until(lambda: not world.tree._listings._flights)
+        assert world.calls["list:d"] == 3
+        assert world.calls.get("describe:d/f39") is None
+
+
+def test_the_end_does_not_wait_for_a_hub_that_hangs(world):
+    gate, begun = threading.Event(), threading.Event()
+
+    def hang(*_, **__):
+        begun.set()
+        gate.wait(DEADLINE)
+        return iter(())
+
+    world.source.list_directory = hang
+    running = world.tree.listing(place(world, "d1"))
+    assert begun.wait(DEADLINE)
+    started = time.monotonic()
+    world.workers.close()
+    assert time.monotonic() - started < DEADLINE / 2
+    with pytest.raises(RemoteUnavailable, match="ending"):
+        wait(world.tree.listing(place(world, "d2")), DEADLINE)
+    gate.set()
+    assert running.exception(DEADLINE) is None

@@ -1,5 +1,6 @@
 import threading
 
+import pytest
 from support.world import Values
 
 from dagfs.model import Entry, Kind, Versioning
@@ -58,12 +59,13 @@ def test_damage_of_a_page_never_gives_a_number_to_the_wrong_path():
     assert again.give(directory(f"d{PAGE + 3}"), early=False) == 3 * PAGE + 1
 
 
-def test_damage_of_the_last_page_does_not_free_its_numbers():
+@pytest.mark.parametrize("damage", [b"damage", None])
+def test_damage_of_the_last_page_does_not_free_its_numbers(damage):
     values = Values()
     book = NumberBook(values, "b")
     for i in range(PAGE + 3):
         book.give(directory(f"d{i}"), early=False)
-    values["b/page/1"] = b"damage"
+    values["b/page/1"] = damage
     again = NumberBook(values, "b")
     assert again.give(directory("new"), early=False) > PAGE + 3
     assert NumberBook(values, "b").find("new") == again.find("new")
