@@ -1,0 +1,1 @@
+"""Spans of files become transfers: queued by urgency, retried, resumed and proved."""

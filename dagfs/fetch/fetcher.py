@@ -1,0 +1,260 @@
+"""Runs loads: the queue, the retries and the end of each."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from dagfs.errors import AccessDenied, DagfsError, IntegrityError, RemoteError, RemoteUnavailable
+from dagfs.fetch.assembly import SizeNeeded
+from dagfs.fetch.job import Attempt, Job, State
+from dagfs.fetch.queue import Queue
+from dagfs.fetch.seam import LoadSink
+from dagfs.fetch.slots import Slots
+from dagfs.fetch.timer import Timer
+from dagfs.hub.source import Source
+from dagfs.metrics import Metrics
+from dagfs.model import Commit, Content, Span, Urgency
+
+PATIENCE = 120.0
+"""Seconds without a byte after which a load fails: a hub's restart is survived, and a program is told before a person
+takes it for dead."""
+
+BACKOFF = 0.2
+BACKOFF_MAX = 10.0
+"""Seconds. Retries wait a random time up to BACKOFF, doubled each time: loads that failed together come back apart."""
+
+INTEGRITY_RETRIES = 2
+"""Wrong bytes from a good connection come again; a broken proxy is told from a broken file by trying twice."""
+
+CONGESTION_POLL = 0.05
+"""Seconds after which guesses held back for the disk are looked at again."""
+
+
+class Fetcher:
+    """Implements `seam.Loader` for one commit. Sinks are never called with `_lock` held, which is a leaf."""
+
+    def __init__(
+        self,
+        source: Source,
+        commit: Commit,
+        metrics: Metrics,
+        slots: Slots | None = None,
+        congested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`congested`: more guesses would not be kept; only readers and read-ahead start while it says so."""
+        self.patience = PATIENCE
+        self._source = source
+        self._commit = commit
+        self._metrics = metrics
+        self._congested = congested
+        self._timer = Timer()
+        self._describer = ThreadPoolExecutor(2, thread_name_prefix="fetch-size")
+        self._lock = threading.Lock()  # guards everything below, and each job's state, urgency and cancelled
+        self._queue = Queue(slots or Slots())
+        self._jobs: set[Job] = set()  # that have not ended
+        self._wakes: set[float] = set()  # times at which the timer looks at the queue
+        self._closed = False
+
+    def load(self, content: Content, span: Span | None, urgency: Urgency, sink: LoadSink) -> Handle:
+        """Bring the bytes of `span`; None is a small file whole, or the size and the beginning of a large one."""
+        job = Job(content, span, urgency, sink)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._jobs.add(job)
+                self._queue.add(job)
+        if closed:
+            sink.finished(RemoteUnavailable("the mount is closed"))
+        self._metrics.add("fetch.loads")
+        self._pump()
+        return Handle(self, job)
+
+    def in_flight(self) -> tuple[int, int]:
+        """Give how many transfers run, and how many loads wait."""
+        with self._lock:
+            return self._queue.running, len(self._jobs) - self._queue.running
+
+    def close(self) -> None:
+        """End every load; each is told."""
+        with self._lock:
+            self._closed = True
+            jobs = list(self._jobs)
+        self._timer.close()
+        for job in jobs:
+            self.cancel(job)
+        self._describer.shutdown(wait=False, cancel_futures=True)
+
+    def promote(self, job: Job, urgency: Urgency) -> None:
+        with self._lock:
+            if urgency >= job.urgency:
+                return
+            waits = self._queue.remove(job)
+            job.urgency = urgency
+            if waits:
+                self._queue.add(job)
+        self._pump()
+
+    def cancel(self, job: Job) -> None:
+        with self._lock:
+            if job.cancelled or job.state is State.ENDED:
+                return
+            job.cancelled = True
+            attempt = job.attempt if job.state is State.RUNNING else None
+        if attempt is not None:
+            attempt.stop()
+        else:
+            self._finish(job, _cancelled(job))
+
+    def _pump(self) -> None:
+        """Start what may run."""
+        while True:
+            guesses = not self._congested()
+            with self._lock:
+                now = time.monotonic()
+                job = self._queue.start(now, guesses=guesses)
+                if not isinstance(job, Job):
+                    wake = self._wake_time(now, guesses)
+                    break
+                job.state = State.RUNNING
+                job.attempt = attempt = Attempt(job, self._ended)
+                job.progress = job.progress or now
+            self._open(job, attempt)
+        if wake is not None:
+            self._timer.after(wake - now, lambda: self._woken(wake))
+
+    def _wake_time(self, now: float, guesses: bool) -> float | None:
+        """Say when to look again at a queue that is paused or held back; with the lock held."""
+        if not len(self._queue):
+            return None
+        paused = self._queue.slots.paused_until
+        wake = paused if paused > now else None if guesses else now + CONGESTION_POLL
+        if wake is None or any(other <= wake for other in self._wakes):
+            return None
+        self._wakes.add(wake)
+        return wake
+
+    def _woken(self, wake: float) -> None:
+        with self._lock:
+            self._wakes.discard(wake)
+        self._pump()
+
+    def _open(self, job: Job, attempt: Attempt) -> None:
+        self._metrics.add("fetch.transfers")
+        try:
+            transfer = self._source.open(self._commit, job.content.entry, job.assembly.request(), attempt)
+        except DagfsError as error:
+            self._ended(job, attempt, error)
+            return
+        attempt.began(transfer)
+
+    def _ended(self, job: Job, attempt: Attempt, error: BaseException | None) -> None:
+        """A body has ended, in the transport's thread."""
+        self._metrics.add("fetch.received_bytes", attempt.moved)
+        now = time.monotonic()
+        with self._lock:
+            self._queue.ended(job)
+            job.state = State.WAITING
+            slots = self._queue.slots
+            if isinstance(error, RemoteUnavailable):
+                slots.refused(now, error.retry_after)
+            elif error is None:
+                slots.ended(attempt.moved, now, busy=len(self._queue) > 0)
+            cancelled = job.cancelled
+        if error is None or cancelled:
+            self._finish(job, error if isinstance(error, DagfsError) or error is None else _cancelled(job))
+        elif isinstance(error, SizeNeeded):
+            self._ask_size(job)
+        else:
+            self._retry(job, error, now)
+        self._pump()
+
+    def _retry(self, job: Job, error: BaseException, now: float) -> None:
+        delay = self._delay(job, error, now)
+        if delay is None:
+            self._finish(job, error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error)))
+            return
+        self._metrics.add("fetch.retries")
+        self._timer.after(delay, lambda: self._requeue(job))
+
+    def _delay(self, job: Job, error: BaseException, now: float) -> float | None:
+        """Give the seconds until the next try; None when there is none."""
+        job.failures += 1
+        if isinstance(error, IntegrityError):
+            job.integrity_failures += 1
+            return 0.0 if job.integrity_failures <= INTEGRITY_RETRIES and job.assembly.restart() else None
+        if isinstance(error, AccessDenied):
+            job.denials += 1
+            return BACKOFF if job.denials == 1 else None  # the token may just have been renewed
+        if not isinstance(error, RemoteError):
+            return None
+        jitter = random.uniform(0, min(BACKOFF_MAX, BACKOFF * 2 ** min(job.failures, 16)))  # noqa: S311 -- no secret
+        delay = jitter + (getattr(error, "retry_after", None) or 0.0)
+        return delay if now + delay < (job.progress or now) + self.patience else None
+
+    def _requeue(self, job: Job) -> None:
+        with self._lock:
+            if job.state is not State.WAITING or job.cancelled:
+                return
+            job.state = State.QUEUED
+            self._queue.add(job)
+        self._pump()
+
+    def _ask_size(self, job: Job) -> None:
+        """Ask the hub for the size of a file that turned out large; in a thread of its own, since it blocks."""
+        try:
+            self._describer.submit(self._describe, job)
+        except RuntimeError:
+            self._finish(job, RemoteUnavailable("the mount is closed"))
+
+    def _describe(self, job: Job) -> None:
+        try:
+            size = self._source.describe(self._commit, job.content.entry.path, sized=True).size
+        except RemoteError:
+            size = None  # it can also be learnt from the bytes
+        except DagfsError as error:
+            self._finish(job, error)
+            return
+        with self._lock:
+            ended = job.cancelled or job.state is not State.WAITING
+        if ended:
+            return
+        if job.assembly.learnt(size):
+            self._finish(job, None)
+        else:
+            self._requeue(job)
+
+    def _finish(self, job: Job, error: DagfsError | None) -> None:
+        with self._lock:
+            if job.state is State.ENDED:
+                return
+            self._queue.remove(job)
+            self._jobs.discard(job)
+            job.state = State.ENDED
+        if error is not None:
+            self._metrics.add("fetch.failures")
+        job.sink.finished(error)
+
+
+class Handle:
+    """Implements `seam.Load`."""
+
+    def __init__(self, fetcher: Fetcher, job: Job) -> None:
+        self._fetcher = fetcher
+        self._job = job
+
+    def promote(self, urgency: Urgency) -> None:
+        self._fetcher.promote(self._job, urgency)
+
+    def cancel(self) -> None:
+        self._fetcher.cancel(self._job)
+
+    def __repr__(self) -> str:
+        return repr(self._job)
+
+
+def _cancelled(job: Job) -> DagfsError:
+    return RemoteUnavailable(f"{job.content.entry.path}: the load was cancelled")

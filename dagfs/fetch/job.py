@@ -1,0 +1,97 @@
+"""A load: its assembly, the body under way, and what was tried so far."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable
+
+from dagfs.errors import DagfsError, ProtocolError
+from dagfs.fetch.assembly import Assembly, SizeNeeded
+from dagfs.fetch.seam import WHOLE_MAX, LoadSink
+from dagfs.hub.source import BodyHead, Transfer
+from dagfs.model import Content, Span, Urgency
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_WEIGHT = 256 << 10
+"""Bytes that a file of unknown size is taken for."""
+
+
+class State(enum.Enum):
+    QUEUED = enum.auto()
+    RUNNING = enum.auto()
+    WAITING = enum.auto()  # for a retry, or for the size
+    ENDED = enum.auto()
+
+
+class Job:
+    """One load. `state`, `urgency` and `cancelled` are guarded by the fetcher's lock; the rest belongs to whoever runs
+    the body, one thread at a time."""
+
+    def __init__(self, content: Content, span: Span | None, urgency: Urgency, sink: LoadSink) -> None:
+        self.content = content
+        self.urgency = urgency
+        self.sink = sink
+        self.assembly = Assembly(content, span, sink)
+        self.weight = 0 if span is not None else min(content.size or UNKNOWN_WEIGHT, WHOLE_MAX)
+        self.state = State.QUEUED
+        self.cancelled = False
+        self.attempt: Attempt | None = None
+        self.progress: float | None = None  # when it started, or when bytes came last, on the monotonic clock
+        self.failures = 0  # since the last byte
+        self.integrity_failures = 0
+        self.denials = 0
+
+    def __repr__(self) -> str:
+        return f"<load of {self.content.entry.path} {self.state.name} {self.urgency.name}>"
+
+
+class Attempt:
+    """One body of a load: the sink of the transport. Calls `ended` once, with the error or None."""
+
+    def __init__(self, job: Job, ended: Callable[[Job, Attempt, BaseException | None], None]) -> None:
+        self.moved = 0  # bytes
+        self._job = job
+        self._ended = ended
+        self._error: BaseException | None = None  # what the bytes were found to be, before the transport's word
+        self._transfer: Transfer | None = None
+        self._stopped = False
+
+    def began(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        if self._stopped:
+            transfer.cancel()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._transfer is not None:
+            self._transfer.cancel()
+
+    def head(self, head: BodyHead) -> None:
+        self._take(lambda: self._job.assembly.head(head))
+
+    def data(self, chunk: bytes) -> None:
+        self.moved += len(chunk)
+        self._job.progress = time.monotonic()
+        self._job.failures = 0
+        self._take(lambda: self._job.assembly.data(chunk))
+
+    def done(self, error: DagfsError | None) -> None:
+        if error is None and not self._stopped:
+            self._take(self._job.assembly.complete)
+        self._ended(self._job, self, self._error or error)
+
+    def _take(self, step: Callable[[], None]) -> None:
+        if self._stopped:
+            return
+        try:
+            step()
+        except (DagfsError, SizeNeeded) as error:
+            self._error = error
+            self.stop()
+        except Exception as error:  # a sink's own fault must not end the transport's thread
+            log.exception("a body of %s could not be taken", self._job.content.entry.path)
+            self._error = ProtocolError(f"{self._job.content.entry.path}: {error!r}")
+            self.stop()

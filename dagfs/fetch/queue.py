@@ -1,0 +1,70 @@
+"""Loads that wait for a slot: four classes, first come first served within each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from dagfs.fetch.slots import Slots
+from dagfs.model import Urgency
+
+GUESSED_BYTES_MAX = 64 << 20
+"""Bytes that guesses may hold in memory together: a small file is collected before it is given."""
+
+
+class Waiter(Protocol):
+    """What the queue needs of a load. `weight`: bytes that it may hold in memory."""
+
+    urgency: Urgency
+    weight: int
+
+
+class Queue:
+    """What waits and how much runs. Not thread-safe: the fetcher's lock guards it."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self._waiting: dict[Urgency, OrderedDict[Waiter, None]] = {urgency: OrderedDict() for urgency in Urgency}
+        self._running: dict[Waiter, Urgency] = {}  # the class it was started in
+        self._weight = 0  # of all that run
+
+    def add(self, load: Waiter) -> None:
+        self._waiting[load.urgency][load] = None
+
+    def remove(self, load: Waiter) -> bool:
+        """Take a waiting load out; False when it does not wait."""
+        waiting = self._waiting[load.urgency]
+        if load not in waiting:
+            return False
+        del waiting[load]
+        return True
+
+    def start(self, now: float, *, guesses: bool) -> Waiter | None:
+        """Take the next load that may run now; `guesses`: also those that only fill the cache."""
+        if now < self.slots.paused_until or len(self._running) >= self.slots.limit:
+            return None
+        for urgency, waiting in self._waiting.items():
+            if waiting and self._may_run(urgency, next(iter(waiting)), guesses):
+                load = waiting.popitem(last=False)[0]
+                self._running[load] = urgency
+                self._weight += load.weight
+                return load
+        return None
+
+    def ended(self, load: Waiter) -> None:
+        if self._running.pop(load, None) is not None:
+            self._weight -= load.weight
+
+    def __len__(self) -> int:
+        return sum(len(waiting) for waiting in self._waiting.values())
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def _may_run(self, urgency: Urgency, load: Waiter, guesses: bool) -> bool:
+        if urgency is Urgency.READER:
+            return True
+        if len(self._running) >= self.slots.lower or (urgency > Urgency.READ_AHEAD and not guesses):
+            return False
+        return not self._running or self._weight + load.weight <= GUESSED_BYTES_MAX

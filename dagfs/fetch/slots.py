@@ -1,0 +1,70 @@
+"""How many transfers may run: a policy without threads or clock, fed with what ended."""
+
+from __future__ import annotations
+
+START = 16
+"""Transfers. Enough to hide 20 ms behind files of 100 KB on 500 Mbit/s; what the hub's own client asks for is 32."""
+
+FLOOR = 2
+CEILING = 64
+
+GROWTH_WORTH = 1.05
+"""Growth goes on while a window moves this much more than the best before."""
+
+FADING = 0.9
+"""The best rate is forgotten by this factor a window, so that a link that recovers is tried again."""
+
+WINDOW = 0.25
+"""Seconds of a measurement at least; a window also has as many ends as there are slots."""
+
+FILE_WEIGHT = 32 << 10
+"""Bytes that a transfer counts for besides its own: a run of tiny files is bound by latency and wants more slots."""
+
+CALM = 1.0
+"""Seconds after a refusal during which others are answers to the same burst."""
+
+
+class Slots:
+    """Grows while throughput grows, halves when the hub refuses. `limit` is the number of transfers for all classes."""
+
+    def __init__(self, limit: int = START) -> None:
+        self.limit = limit
+        self.paused_until = 0.0
+        self._best = 0.0
+        self._since: float | None = None
+        self._ends = 0
+        self._bytes = 0
+        self._last_refusal = float("-inf")
+
+    @property
+    def lower(self) -> int:
+        """Transfers that may run when no reader waits for them: a quarter is always left to readers."""
+        return max(1, self.limit - max(1, self.limit // 4))
+
+    def ended(self, moved: int, now: float, *, busy: bool) -> None:
+        """A transfer brought `moved` bytes; `busy`: others are waiting for its slot."""
+        if not busy or self._since is None:
+            self._begin(now)
+            return
+        self._ends += 1
+        self._bytes += moved + FILE_WEIGHT
+        if self._ends < self.limit or now - self._since < WINDOW:
+            return
+        rate = self._bytes / (now - self._since)
+        if rate > self._best * GROWTH_WORTH:
+            self.limit = min(CEILING, self.limit + max(1, self.limit // 4))
+        self._best = max(rate, self._best * FADING)
+        self._begin(now)
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """The hub does not want more now; `retry_after` in seconds stops everybody for as long."""
+        if retry_after is not None:
+            self.paused_until = max(self.paused_until, now + retry_after)
+        if now - self._last_refusal >= CALM:
+            self.limit = max(FLOOR, self.limit // 2)
+            self._best = 0.0
+            self._begin(now)
+        self._last_refusal = now
+
+    def _begin(self, now: float) -> None:
+        self._since, self._ends, self._bytes = now, 0, 0
