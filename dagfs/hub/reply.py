@@ -54,7 +54,7 @@ def parse(lines: Sequence[bytes]) -> Reply:
         last=last,
         total=total,
         validator=found.get(b"etag") or None,
-        retry_after=_retry_after(found.get(b"retry-after")),
+        retry_after=retry_after(found.get(b"retry-after")),
     )
 
 
@@ -112,7 +112,7 @@ def _content_range(value: str | None) -> tuple[int | None, int | None, int | Non
     return first, last, total
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Read seconds or an HTTP date; None for anything else."""
     if not value:
         return None

@@ -1,0 +1,180 @@
+"""A repository on a DagsHub-compatible hub: the real `source.Source`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+from dagfs.errors import NotADirectory, ProtocolError, RemoteError
+from dagfs.hub import listing, urls
+from dagfs.hub.auth import Token
+from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.listing import ListingParser, Page, Row
+from dagfs.hub.network import Network
+from dagfs.hub.rest import Rest
+from dagfs.hub.retry import Backoff
+from dagfs.hub.revisions import Revisions
+from dagfs.hub.source import BodySink, Transfer
+from dagfs.hub.streams import Stream
+from dagfs.hub.transport import STALL_SECONDS, Transport
+from dagfs.metrics import Metrics
+from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
+
+log = logging.getLogger(__name__)
+
+LISTING_PATIENCE = 60.0
+"""Seconds without a new entry, over all tries, after which a listing fails."""
+
+SUSPICIOUS_COUNT = 500
+"""The hub once cut listings here without a word."""
+
+
+def connect(
+    repo: RepoRef, token: Token, metrics: Metrics, environment: Mapping[str, str], stall_after: float = STALL_SECONDS
+) -> HubSource:
+    """Build a source with its connections. Raises UsageError when the environment's certificates are missing."""
+    network = Network.of(environment)
+    rest = Rest(repo.host, token, metrics, network)
+    return HubSource(repo, Transport(repo.host, token, metrics, network, stall_after), rest, metrics)
+
+
+class HubSource:
+    """A repository on a hub; thread-safe. Listings and descriptions are retried here, bodies by who asks for them."""
+
+    def __init__(
+        self, repo: RepoRef, transport: Transport, rest: Rest, metrics: Metrics, patience: float = LISTING_PATIENCE
+    ) -> None:
+        self.repo = repo
+        self._transport = transport
+        self._rest = rest
+        self._revisions = Revisions(repo, rest)
+        self._metrics = metrics
+        self._patience = patience
+        self._closing = threading.Event()
+
+    def resolve(self, revision: str | None) -> Commit:
+        return self._revisions.resolve(revision)
+
+    def whoami(self) -> str:
+        """Give the login name that the token belongs to. Raises BadToken, HubUnreachable."""
+        return self._revisions.whoami()
+
+    def list_directory(self, commit: Commit, path: str, *, sized: bool) -> Iterator[Sequence[Entry]]:
+        """After a failure the listing is asked for again, and what was given out already is passed over."""
+        url = urls.content(self.repo, commit.sha, path, sized=sized)
+        backoff = Backoff(self._patience, self._closing)
+        given = 0
+        last: Entry | None = None
+        while True:
+            try:
+                for batch in _after(self._batches(url, path, sized), given, last):
+                    backoff.progress()
+                    given, last = given + len(batch), batch[-1]
+                    yield batch
+            except RemoteError as error:
+                self._retry(backoff, error)
+            else:
+                if given == SUSPICIOUS_COUNT:
+                    log.warning("%r has exactly %d entries, where a hub may have cut its listing", path, given)
+                return
+
+    def describe(self, commit: Commit, path: str, *, sized: bool) -> Entry:
+        if not path:
+            return Entry("", Kind.DIRECTORY, Versioning.GIT)
+        url = urls.content(self.repo, commit.sha, path, sized=sized)
+        backoff = Backoff(self._patience, self._closing)
+        while True:
+            try:
+                return self._describe(url, path, sized)
+            except RemoteError as error:
+                self._retry(backoff, error)
+
+    def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
+        return self._transport.get(Request(urls.raw(self.repo, commit.sha, entry.path), Lane.RAW, span), sink)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._rest.close()
+        self._transport.close()
+
+    def _retry(self, backoff: Backoff, error: RemoteError) -> None:
+        backoff.wait(error)
+        self._metrics.add("hub.retries.listing")
+
+    def _batches(self, url: str, path: str, sized: bool) -> Iterator[list[Entry]]:
+        """Give the children of a directory as one try brings them."""
+        for rows in self._rows(url, path):
+            found, dropped = listing.entries(rows, path, sized=sized)
+            if dropped:
+                self._metrics.add("hub.entries_dropped", dropped)
+                log.warning("the listing of %r has %d entries of other directories", path, dropped)
+            if found:
+                yield found
+
+    def _rows(self, url: str, path: str) -> Iterator[Sequence[Row]]:
+        """Give a listing's rows, over all of its pages when it has pages."""
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            page = yield from self._page(url if token is None else _next_page(url, token), path)
+            token = page.next_token if page is not None else None
+            if not token:
+                return
+            if token in seen:
+                raise ProtocolError(f"the pages of {path!r} go round in a circle")
+            seen.add(token)
+
+    def _page(self, url: str, path: str) -> Generator[Sequence[Row], None, Page | None]:
+        """Give one answer's rows, and return the page that they were in; an array is no page."""
+        parser = ListingParser()
+        stream = Stream(self._transport, Request(url, Lane.LISTING))
+        try:
+            for chunk in stream.chunks():
+                rows = parser.feed(chunk)
+                if rows:
+                    yield rows
+            rest = parser.close()
+        finally:
+            stream.leave()
+        if isinstance(rest, Row):
+            if listing.entry(rest, path, sized=False).kind is Kind.DIRECTORY:
+                raise ProtocolError(f"{path!r} is described as a directory, but not listed")
+            raise NotADirectory(path)
+        yield rest.entries or () if isinstance(rest, Page) else rest
+        return rest if isinstance(rest, Page) else None
+
+    def _describe(self, url: str, path: str, sized: bool) -> Entry:
+        """Ask for a path; the first byte tells a directory, whose listing is not waited for."""
+        parser = ListingParser()
+        stream = Stream(self._transport, Request(url, Lane.LISTING))
+        try:
+            for chunk in stream.chunks():
+                parser.feed(chunk)
+                if parser.is_array:
+                    return Entry(path, Kind.DIRECTORY, Versioning.GIT)
+            told = parser.close()
+        finally:
+            stream.leave()
+        if isinstance(told, Row):
+            return listing.entry(told, path, sized=sized)
+        return Entry(path, Kind.DIRECTORY, Versioning.GIT)
+
+
+def _after(batches: Iterator[list[Entry]], given: int, last: Entry | None) -> Iterator[list[Entry]]:
+    """Pass over the first `given` entries, which must end with `last`. Raises ProtocolError for another listing."""
+    left = given
+    for batch in batches:
+        passed = min(left, len(batch))
+        left -= passed
+        if passed and not left and batch[passed - 1] != last:
+            raise ProtocolError("a listing that differs from one try to the next")
+        if passed < len(batch):
+            yield batch[passed:]
+    if left:
+        raise ProtocolError("a listing that is shorter than at the try before")
+
+
+def _next_page(url: str, token: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}paging=true&from_token={quote(token, safe='')}"

@@ -1,0 +1,131 @@
+"""The hub's REST calls that are made rarely: repository, branch, commit, user."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+
+from dagfs import __version__
+from dagfs.errors import ProtocolError, RemoteError, RemoteUnavailable, Stalled
+from dagfs.hub import redirects, reply
+from dagfs.hub.auth import Token
+from dagfs.hub.network import Network
+from dagfs.hub.retry import Backoff
+from dagfs.hub.urls import origin, redact
+from dagfs.metrics import Metrics
+
+CONNECT_SECONDS = 10
+SILENCE_SECONDS = 30
+PATIENCE_SECONDS = 40.0
+"""One silent answer and a second try: longer than that nobody looks at a prompt."""
+
+TRIES = 3
+MAX_BODY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RestAnswer:
+    """`body`: the JSON of a 200, else None."""
+
+    status: int
+    body: Any = None
+
+
+class Rest:
+    """Asks the hub for JSON; thread-safe."""
+
+    def __init__(self, host: str, token: Token, metrics: Metrics, network: Network) -> None:
+        self._hub = origin(host)
+        self._token = token
+        self._metrics = metrics
+        self._closing = threading.Event()
+        proxy = network.proxy(host)
+        self._session = requests.Session()
+        self._session.trust_env = False  # else a password of ~/.netrc replaces the token
+        self._session.verify = network.ca
+        self._session.proxies = {self._hub.scheme: proxy} if proxy else {}
+        self._session.headers["User-Agent"] = f"dagfs/{__version__}"
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared state between threads
+
+    def get(self, url: str) -> RestAnswer:
+        """Ask until there is an answer below 500. Raises RemoteError."""
+        backoff = Backoff(PATIENCE_SECONDS, self._closing, TRIES)
+        while True:
+            try:
+                return self._follow(url)
+            except RemoteError as error:
+                backoff.wait(error)
+
+    @property
+    def has_token(self) -> bool:
+        return self._token.current() is not None
+
+    def close(self) -> None:
+        self._closing.set()
+        self._session.close()
+
+    def _follow(self, url: str) -> RestAnswer:
+        """Follow redirects within the hub's origin: a renamed repository. Others would have to do without the token."""
+        for _ in range(redirects.MAX_HOPS + 1):
+            answer, target = self._once(url)
+            if target is None:
+                return answer
+            there = redirects.next_hop(url, target, self._hub)
+            if there != self._hub:
+                raise ProtocolError(f"{self._hub} redirects to {there}; if that is the hub, name it by --host")
+            url = target
+        raise ProtocolError(f"more than {redirects.MAX_HOPS} redirects from {redact(url)}")
+
+    def _once(self, url: str) -> tuple[RestAnswer, str | None]:
+        """Give the answer, and where it redirects to."""
+        self._metrics.add("hub.requests.rest")
+        token = self._token.current()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        timeouts = (CONNECT_SECONDS, SILENCE_SECONDS)
+        try:
+            with self._session.get(
+                url, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
+            ) as response:
+                if response.status_code in redirects.STATUSES:
+                    return RestAnswer(response.status_code), urljoin(url, response.headers.get("Location", ""))
+                return _answer(response, redact(url)), None
+        except requests.Timeout:
+            raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
+        except requests.RequestException as error:
+            raise RemoteUnavailable(f"no connection to {self._hub}: {_reason(error)}") from None
+
+
+def _answer(response: requests.Response, url: str) -> RestAnswer:
+    status = response.status_code
+    if status in (408, 425, 429) or status >= 500:
+        raise RemoteUnavailable(f"HTTP {status} ({url})", reply.retry_after(response.headers.get("Retry-After")))
+    if status != 200:
+        return RestAnswer(status)
+    body = bytearray()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for chunk in response.iter_content(64 << 10):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES or time.monotonic() > deadline:
+            raise ProtocolError(f"an answer without end ({url})")
+    try:
+        return RestAnswer(status, json.loads(bytes(body)))
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"an answer that is not JSON ({url})") from None
+
+
+def _reason(error: BaseException) -> str:
+    """Find the cause at the bottom: the library's own text repeats the URL and object addresses."""
+    seen: BaseException = error
+    while True:
+        inner = seen.__cause__ or seen.__context__ or next((a for a in seen.args if isinstance(a, BaseException)), None)
+        inner = getattr(seen, "reason", None) if isinstance(getattr(seen, "reason", None), BaseException) else inner
+        if inner is None:
+            return str(getattr(seen, "strerror", None) or type(seen).__name__)
+        seen = inner

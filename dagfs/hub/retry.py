@@ -1,0 +1,41 @@
+"""How long to go on asking a hub that gives no answer."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from dagfs.errors import RemoteError, RemoteUnavailable
+
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 8.0
+
+
+class Backoff:
+    """Waits between tries: doubling, jittered so that many clients do not come back together, and bounded.
+
+    `patience`: seconds without progress after which the last error is raised; `tries`: how many failures it takes at
+    most. `closing` ends a wait.
+    """
+
+    def __init__(self, patience: float, closing: threading.Event, tries: int | None = None) -> None:
+        self._patience = patience
+        self._closing = closing
+        self._tries = tries
+        self.progress()
+
+    def progress(self) -> None:
+        """The hub has answered in part: begin anew."""
+        self._deadline = time.monotonic() + self._patience
+        self._failures = 0
+
+    def wait(self, error: RemoteError) -> None:
+        """Sleep before the next try, or raise `error` when there is none."""
+        self._failures += 1
+        pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+        if isinstance(error, RemoteUnavailable) and error.retry_after is not None:
+            pause = max(pause, error.retry_after)
+        exhausted = self._tries is not None and self._failures >= self._tries
+        if exhausted or time.monotonic() + pause > self._deadline or self._closing.wait(pause):
+            raise error

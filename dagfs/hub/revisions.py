@@ -1,0 +1,101 @@
+"""From a branch, tag or sha to one commit: what is decided once, when a mount is made or moves on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dagfs.errors import BadToken, HubUnreachable, ProtocolError, RemoteError, UnknownRepository, UnknownRevision
+from dagfs.hub import urls
+from dagfs.hub.auth import moment
+from dagfs.hub.rest import Rest, RestAnswer
+from dagfs.model import Commit, RepoRef
+
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+class Revisions:
+    """Resolves the revisions of one repository; thread-safe."""
+
+    def __init__(self, repo: RepoRef, rest: Rest) -> None:
+        self._repo = repo
+        self._rest = rest
+
+    def resolve(self, revision: str | None) -> Commit:
+        """Give the commit of a branch, tag, full or short sha; None is the default branch. A branch's name comes first.
+
+        Raises UnknownRepository, UnknownRevision, BadToken, HubUnreachable.
+        """
+        try:
+            name = self._default_branch() if revision is None else revision
+            commit = self._branch(name) or (self._commit(name) if revision is not None else None)
+            if commit is None:
+                self._default_branch()  # tells a missing repository from a missing revision
+                raise UnknownRevision(f"{self._repo} has no branch, tag or commit {name!r}")
+        except RemoteError as error:
+            raise HubUnreachable(
+                f"{self._repo.host} gives no usable answer ({error}); check the network, the proxy settings and --host"
+            ) from error
+        return commit
+
+    def whoami(self) -> str:
+        """Give the login name that the token belongs to. Raises BadToken, HubUnreachable."""
+        try:
+            answer = self._rest.get(f"{urls.api(self._repo.host)}/user")
+        except RemoteError as error:
+            raise HubUnreachable(f"{self._repo.host} gives no usable answer ({error})") from error
+        body = answer.body if isinstance(answer.body, dict) else {}
+        login = body.get("login") or body.get("username")
+        if answer.status != 200 or not isinstance(login, str):
+            raise self._bad_token()
+        return login
+
+    def _default_branch(self) -> str:
+        """Raises UnknownRevision for a repository without commits."""
+        answer = self._ask(urls.repository(self._repo))
+        if answer.status != 200 or not isinstance(answer.body, dict):
+            raise self._unknown_repository(answer.status)
+        branch = answer.body.get("default_branch")
+        if answer.body.get("empty") is True or not isinstance(branch, str) or not branch:
+            raise UnknownRevision(f"{self._repo} has no commit yet")
+        return branch
+
+    def _branch(self, name: str) -> Commit | None:
+        answer = self._ask(urls.branch(self._repo, name))
+        return _commit(answer.body, name) if answer.status == 200 else None
+
+    def _commit(self, ref: str) -> Commit | None:
+        answer = self._ask(urls.commit(self._repo, ref))
+        return _commit(answer.body, None) if answer.status == 200 else None
+
+    def _ask(self, url: str) -> RestAnswer:
+        """Raises BadToken on 401, and UnknownRepository when the hub wants a token."""
+        answer = self._rest.get(url)
+        if answer.status == 401:
+            raise self._bad_token() if self._rest.has_token else self._unknown_repository(401)
+        return answer
+
+    def _bad_token(self) -> BadToken:
+        where = f"make a new one at {self._repo.host}/user/settings/tokens"
+        return BadToken(f"{self._repo.host} does not accept the token; {where}, or run: dagfs login")
+
+    def _unknown_repository(self, status: int) -> UnknownRepository:
+        remedy = (
+            "the token may not see it" if self._rest.has_token else "a private repository needs a token: dagfs login"
+        )
+        return UnknownRepository(f"no repository {self._repo} (HTTP {status}), or no access to it: {remedy}")
+
+
+def _commit(body: Any, branch: str | None) -> Commit:
+    """Read a branch or a commit; both have the commit under "commit". Raises ProtocolError."""
+    commit = body.get("commit", body) if isinstance(body, dict) else None
+    sha = commit.get("id") or commit.get("sha") if isinstance(commit, dict) else None
+    if not isinstance(commit, dict) or not isinstance(sha, str) or not _SHA.fullmatch(sha.lower()):
+        raise ProtocolError("a branch or commit without its 40-digit id")
+    return Commit(sha.lower(), _time(commit), branch)
+
+
+def _time(commit: dict[str, Any]) -> float:
+    """Give the commit's time; the epoch for hubs that leave it out."""
+    written = commit.get("timestamp")
+    return (moment(written) if isinstance(written, str) else None) or 0.0
