@@ -10,7 +10,6 @@ import ctypes
 import logging
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from dagfs.kernel.handshake import Feature, Negotiated
-from dagfs.kernel.mounting import Mount
+from dagfs.kernel.mounting import Mount, clone
 from dagfs.kernel.notify import resend
 
 log = logging.getLogger(__name__)
@@ -74,6 +73,7 @@ class Supervisor:
         self._on_worker = on_worker
         self._on_ready = on_ready
         self._worker = 0  # pid; 0 iff none runs or waits to be reaped
+        self._recovers = True  # a worker's death leaves no request behind that nobody answers
         self._served = False  # a worker has been ready once
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)  # monotonic times, the oldest first
 
@@ -107,20 +107,33 @@ class Supervisor:
             self._restart(libc, mask)
 
     def _start(self, libc: ctypes.CDLL, mask: Mask) -> None:
+        fd = self._descriptor()
         supervisor = os.getpid()
         self._worker = os.fork()
         if self._worker == 0:
-            _become_worker(libc, mask, supervisor)
             status = 1
             try:
-                status = self._work(self._mount.fd, self._negotiated, lambda: os.kill(supervisor, READY))
-            except SystemExit:
-                status = 128 + signal.SIGTERM
+                leash = _become_worker(libc, mask, supervisor, fd)
+                status = self._work(fd, self._negotiated, lambda: os.kill(supervisor, READY))
+                status = 128 + signal.SIGTERM if leash.pulled else status
             except Exception:
                 log.exception("the worker failed")
             finally:
                 os._exit(status)  # what the supervisor had prepared for its own exit must not run twice
+        if fd != self._mount.fd:
+            os.close(fd)
         self._on_worker(self._worker)
+
+    def _descriptor(self) -> int:
+        """Give the descriptor of the next worker. What it has in hand when it dies is repeated, or fails at least."""
+        if self._negotiated.has(Feature.HAS_RESEND):
+            return self._mount.fd
+        try:
+            return clone(self._mount.fd)
+        except OSError as error:
+            log.warning("no descriptor of its own for the worker (%s): the mount ends if it dies", error)
+            self._recovers = False
+            return self._mount.fd
 
     def _restart(self, libc: ctypes.CDLL, mask: Mask) -> None:
         if self._negotiated.has(Feature.HAS_RESEND):
@@ -144,8 +157,8 @@ class Supervisor:
         if not self._served and not ended.signal:
             log.error("the worker could not start (exit status %d)", ended.status)
             return True
-        if not self._negotiated.has(Feature.HAS_RESEND):
-            log.error("the worker died; this kernel (before 6.9) cannot repeat what it had in hand, so the mount ends")
+        if not self._recovers:
+            log.error("the worker died and programs would wait for ever for what it had in hand: the mount ends")
             return True
         self._crashes.append(time.monotonic())
         if len(self._crashes) == MAX_CRASHES and self._crashes[-1] - self._crashes[0] < CRASH_WINDOW:
@@ -170,12 +183,30 @@ class Supervisor:
             self._worker = 0
 
 
-def _become_worker(libc: ctypes.CDLL, mask: Mask, supervisor: int) -> None:
+class _Leash:
+    """Ends a worker's session on SIGTERM: the device is exchanged for one that is always at its end.
+
+    An exception from a signal handler could hit any line, and be taken for a failed read by those that catch all.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.pulled = False
+        self._fd = fd
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def pull(self, _number: int, _frame: object) -> None:
+        self.pulled = True
+        os.dup2(self._null, self._fd, inheritable=False)
+
+
+def _become_worker(libc: ctypes.CDLL, mask: Mask, supervisor: int, fd: int) -> _Leash:
     """Die with the supervisor, and leave Ctrl-C, which the terminal sends to both, to it."""
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != supervisor:  # it died before prctl
         os._exit(1)
+    leash = _Leash(fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # wherever it is, so that its rooms are closed
+    signal.signal(signal.SIGTERM, leash.pull)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return leash

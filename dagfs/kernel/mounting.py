@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 
 from dagfs.errors import BadMountPoint, NoFuse
@@ -19,6 +21,8 @@ SUBTYPE = FILE_SYSTEM.partition(".")[2]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOATIME = 1, 2, 4, 1024
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
+
+FUSE_DEV_IOC_CLONE = 0x8004E500  # _IOR(229, 0, uint32_t)
 
 FUSERMOUNT_SECONDS = 10.0
 """It answers in milliseconds; only a broken machine needs longer."""
@@ -94,6 +98,20 @@ def unmount(path: str | os.PathLike[str]) -> None:
         _umount(os.fspath(path), MNT_DETACH)
     else:
         _fusermount("-u", "-z", "--", os.fspath(path))
+
+
+def clone(fd: int) -> int:
+    """Open another descriptor of a connection: requests read from it fail, and only those, once it is closed.
+
+    Raises OSError where the kernel (before 4.2) or the device's mode does not allow it.
+    """
+    copy = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(copy, FUSE_DEV_IOC_CLONE, fd.to_bytes(4, sys.byteorder))
+    except OSError:
+        os.close(copy)
+        raise
+    return copy
 
 
 def _check_directory(path: str) -> None:

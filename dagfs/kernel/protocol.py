@@ -9,6 +9,7 @@ import enum
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dagfs.model import Kind
 from dagfs.vfs.seam import Attributes, Figures
@@ -109,9 +110,7 @@ class Owner:
 
 def encode_attr(attributes: Attributes, owner: Owner) -> bytes:
     """Encode `struct fuse_attr`."""
-    seconds = math.floor(attributes.mtime)
-    nanoseconds = int((attributes.mtime - seconds) * 1e9)
-    seconds &= MASK64
+    seconds, nanoseconds = _time(attributes.mtime)
     return ATTR.pack(
         attributes.inode,
         attributes.size,
@@ -147,6 +146,12 @@ def encode_statfs(figures: Figures) -> bytes:
     """Encode `struct fuse_kstatfs`; nothing is free on a read-only tree."""
     size = figures.block_size
     return STATFS_OUT.pack(figures.blocks, 0, 0, figures.files, 0, size, figures.name_max, size, *(0,) * 7)
+
+
+@lru_cache(maxsize=1024)
+def _time(mtime: float) -> tuple[int, int]:
+    seconds = math.floor(mtime)
+    return seconds & MASK64, int((mtime - seconds) * 1e9)
 
 
 def error_reply(unique: int, number: int) -> bytes:

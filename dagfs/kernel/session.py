@@ -81,14 +81,15 @@ class Session:
     def __init__(self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner) -> None:
         self._fd = fd
         self._fs = fs
-        self._owner = owner
+        self._entry = partial(encode_entry, owner=owner)
+        self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
         self._refusals = _refusals(negotiated)
         self._handlers = self._table()
 
     def run(self) -> None:
-        """Serve until the mount or its connection has ended."""
+        """Serve until the mount or its connection has ended, or the descriptor reads as at its end."""
         while True:
             try:
                 message = os.read(self._fd, BUFFER_SIZE)
@@ -98,6 +99,8 @@ class Session:
                 if error.errno in GONE:
                     return
                 raise
+            if not message:  # never from the device: its holder has put another in its place
+                return
             self._serve(message)
 
     def counts(self) -> dict[str, int]:
@@ -128,11 +131,10 @@ class Session:
         if refusal := self._refusals.get(op):
             self._write(error_reply(unique, refusal))
             return
-        if op in SILENT:
-            return
         handler = self._handlers.get(op)
         if handler is None:
-            self._write(error_reply(unique, errno.ENOSYS))
+            if op not in SILENT:
+                self._write(error_reply(unique, errno.ENOSYS))
             return
         try:
             answer = handler(node, message)
@@ -179,10 +181,10 @@ class Session:
         name = message[BODY:-1]
         if len(name) > NAME_MAX:
             raise _RefusedError(errno.ENAMETOOLONG)
-        return then(self._fs.lookup(node, name), partial(encode_entry, owner=self._owner))
+        return then(self._fs.lookup(node, name), self._entry)
 
     def _getattr(self, node: int, _message: bytes) -> Answer[bytes]:
-        return then(self._fs.getattr(node), partial(encode_attr_out, owner=self._owner))
+        return then(self._fs.getattr(node), self._attr_out)
 
     def _read(self, node: int, message: bytes) -> Answer[bytes]:
         _, offset, size = READ_IN.unpack_from(message, BODY)

@@ -133,6 +133,13 @@ def test_nobody_else_sees_a_users_mount_not_even_root(users: Mounted) -> None:
 
 
 @as_root
+def test_a_shared_mount_can_be_read_by_others(driver: str) -> None:
+    with mounted(tree, driver, allow_other=True) as one:
+        done = subprocess.run(["cat", one.path / "small.txt"], capture_output=True, timeout=20, **run_as(NOBODY))
+        assert done.stdout == FILES["small.txt"]
+
+
+@as_root
 def test_a_user_unmounts_with_fusermount(users: Mounted) -> None:
     subprocess.run(["fusermount3", "-u", users.path], check=True, timeout=20, **run_as(NOBODY))
     assert users.wait(10) == 0

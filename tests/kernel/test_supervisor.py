@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from support.mounts import Mounted, _line, mounted
 from support.trees import FILES, pattern, tree
 
+from dagfs import supervisor
 from dagfs.supervisor import MAX_CRASHES
 from dagfs.vfs.memory import MemoryFs
 
@@ -47,6 +49,75 @@ def test_readers_of_a_killed_worker_see_a_pause_and_no_error(tmp_path: Path) -> 
         assert [promise.result(30) for promise in slow] == [pattern(200_000)] * 4
         assert os.read(handle, 10) == b"fast"
         os.close(handle)
+
+
+def test_without_repetition_a_killed_worker_costs_at_most_what_it_had_in_hand(tmp_path: Path) -> None:
+    def build() -> MemoryFs:
+        return waiting(tmp_path / "died")
+
+    def direct() -> int:
+        fd = os.open(one.path / "slow", os.O_RDONLY | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, 4096) as page:
+                return os.preadv(fd, [page], 0)
+        finally:
+            os.close(fd)
+
+    with mounted(build, supervised=True, resend=False) as one, ThreadPoolExecutor(2) as pool:
+        handle = os.open(one.path / "fast", os.O_RDONLY)
+        slow, unbuffered = pool.submit((one.path / "slow").read_bytes), pool.submit(direct)
+        one.await_calls("read", 2)
+        os.kill(one.workers[-1], signal.SIGKILL)
+        assert isinstance(unbuffered.exception(30), OSError)
+        assert slow.result(30) == pattern(200_000)  # failed as read-ahead, so the kernel asked once more
+        assert os.read(handle, 10) == b"fast"
+        os.close(handle)
+
+
+def _no_clone(_fd: int) -> int:
+    raise PermissionError(errno.EACCES, "on command")
+
+
+def test_where_nothing_can_be_recovered_a_killed_worker_ends_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "clone", _no_clone)
+
+    def build() -> MemoryFs:
+        return waiting(tmp_path / "died")
+
+    with mounted(build, supervised=True, resend=False) as one, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit((one.path / "slow").read_bytes)
+        one.await_calls("read", 1)
+        os.kill(one.workers[-1], signal.SIGKILL)
+        assert one.wait(10) == 128 + signal.SIGKILL
+        assert isinstance(slow.exception(10), OSError)
+        assert os.listdir(one.path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_reading_goes_on_while_workers_die(number: int) -> None:
+    files = {f"f{n}": pattern(150_000, n) for n in range(400)}
+    wrong: list[str] = []
+
+    def build() -> MemoryFs:
+        fs = MemoryFs(files)
+        fs.later = {"read", "lookup"}
+        return fs
+
+    with mounted(build, supervised=True) as one, ThreadPoolExecutor(4) as pool:
+
+        def check(names: list[str]) -> None:
+            wrong.extend(name for name in names if (one.path / name).read_bytes() != files[name])
+
+        readers = [pool.submit(check, sorted(files)[part::4]) for part in range(4)]
+        for _ in range(MAX_CRASHES - 1):
+            time.sleep(0.05)
+            os.kill(one.workers[-1], number)
+            one.workers.append(_next_worker(one))
+        for reader in readers:
+            reader.result(60)
+    assert wrong == []
 
 
 def test_a_worker_dies_with_its_supervisor(supervised: Mounted) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dagfs.kernel.handshake import Negotiated, negotiate
+from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mountinfo import abort, find_mount
 from dagfs.kernel.mounting import check_mount_point, mount
 from dagfs.kernel.protocol import Owner
@@ -92,10 +93,13 @@ def mounted(
     *,
     user: int | None = None,
     supervised: bool = False,
+    resend: bool = True,
+    allow_other: bool = False,
 ) -> Iterator[Mounted]:
     """Mount what `build` makes; `build` is called in the process that serves, once for each worker.
 
-    `user`: the uid to mount as, with fusermount3. Without `path` a directory of that user's is made and removed.
+    `user`: the uid to mount as, with fusermount3. `resend` False: as on a kernel that cannot repeat requests. Without
+    `path` a directory of that user's is made and removed.
     """
     place = path or Path(tempfile.mkdtemp(prefix="dagfs-mount-"))
     if user is not None and path is None:
@@ -105,7 +109,7 @@ def mounted(
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _child(build, driver, str(place), theirs, user, supervised)
+        _child(Plan(build, driver, str(place), user, supervised, resend, allow_other), theirs)
     theirs.close()
     one = Mounted(place, pid, driver, ours)
     try:
@@ -143,19 +147,26 @@ def _clean_up(one: Mounted) -> None:
         os.waitpid(one.pid, 0)
 
 
-def _child(
-    build: Callable[[], FileSystem], driver: str, path: str, control: socket.socket, user: int | None, supervised: bool
-) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What `mounted` was asked for."""
+
+    build: Callable[[], FileSystem]
+    driver: str
+    path: str
+    user: int | None
+    supervised: bool
+    resend: bool
+    allow_other: bool
+
+
+def _child(plan: Plan, control: socket.socket) -> None:
     status = 70
     try:
-        if driver == "libfuse":
+        if plan.driver == "libfuse":
             _load_libfuse()
-        _settle_in(user)
-        if driver == "libfuse":
-            _serve_libfuse(build, path, control)
-            status = 0
-        else:
-            status = _serve_kernel(build, path, control, supervised)
+        _settle_in(plan.user)
+        status = _serve_libfuse(plan, control) if plan.driver == "libfuse" else _serve_kernel(plan, control)
     except BaseException as error:  # noqa: BLE001 -- the test is told, whatever it is
         with contextlib.suppress(OSError):
             _send(control, {"error": type(error).__name__, "text": str(error)})
@@ -169,7 +180,7 @@ def _settle_in(user: int | None) -> None:
     for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.alarm(DEADLINE)
-    faulthandler.cancel_dump_traceback_later()
+    faulthandler.disable()
     sys.setswitchinterval(0.0005)
     if user is not None:
         os.setgroups([])
@@ -177,15 +188,17 @@ def _settle_in(user: int | None) -> None:
         os.setuid(user)
 
 
-def _serve_kernel(build: Callable[[], FileSystem], path: str, control: socket.socket, supervised: bool) -> int:
-    held = mount(check_mount_point(path), "dagfs-test")
+def _serve_kernel(plan: Plan, control: socket.socket) -> int:
+    held = mount(check_mount_point(plan.path), "dagfs-test", allow_other=plan.allow_other)
     agreed = negotiate(held.fd)
-    if not supervised:
-        return _work(build, control, held.fd, agreed, lambda: _send(control, "ready"))
+    if not plan.resend:
+        agreed = dataclasses.replace(agreed, features=agreed.features & ~Feature.HAS_RESEND)
+    if not plan.supervised:
+        return _work(plan.build, control, held.fd, agreed, lambda: _send(control, "ready"))
     return Supervisor(
         held,
         agreed,
-        lambda fd, negotiated, ready: _work(build, control, fd, negotiated, ready),
+        lambda fd, negotiated, ready: _work(plan.build, control, fd, negotiated, ready),
         on_worker=lambda pid: _send(control, {"worker": pid}),
         on_ready=lambda: _send(control, "ready"),
     ).run()
@@ -214,12 +227,14 @@ def _load_libfuse() -> None:
     load_binding()
 
 
-def _serve_libfuse(build: Callable[[], FileSystem], path: str, control: socket.socket) -> None:
+def _serve_libfuse(plan: Plan, control: socket.socket) -> int:
     from dagfs.libfuse import serve
 
-    fs = build()
+    fs = plan.build()
     threading.Thread(target=_answer, args=(control, fs, None), daemon=True).start()
-    serve(fs, check_mount_point(path), "dagfs-test", ready=lambda: _send(control, "ready"))
+    path = check_mount_point(plan.path)
+    serve(fs, path, "dagfs-test", allow_other=plan.allow_other, ready=lambda: _send(control, "ready"))
+    return 0
 
 
 def _answer(control: socket.socket, fs: Any, session: Session | None) -> None:
