@@ -29,10 +29,7 @@ class DirectoryView:
         return len(self._listing)
 
     def rows(self, start: int, count: int) -> Sequence[tuple[bytes, int, Kind]]:
-        listing = self._listing
-        columns = listing.columns
-        stop = min(start + count, len(listing))
-        return [(columns.name(i), listing.inode(i), columns.kind(i)) for i in range(start, stop)]
+        return self._listing.rows(start, count)
 
     def attributes(self, position: int) -> Attributes | None:
         return attributes_of(self._listing, position, self._mtime, LINKS_UNKNOWN)
