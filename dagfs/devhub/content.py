@@ -57,7 +57,7 @@ class Contents:
 
     def dvc_object(self, exchange: Exchange, key: bytes) -> Response:
         """Answer for a key of the DVC remote."""
-        stored = exchange.held.enter_context(open_file(self._stock.cache.key(key.decode("latin-1"))))
+        stored = exchange.held.enter_context(open_file(self._stock.cache.remote_paths(key.decode("latin-1"))))
         return self._serve(exchange, stored)
 
     def storage(self, exchange: Exchange, parts: list[bytes]) -> Response:
@@ -114,8 +114,8 @@ class Contents:
             raise NotFound("a directory has no bytes")
         if not node.dvc:
             return exchange.held.enter_context(self._stock.blobs.open(node.oid))
-        path = self._stock.cache.find(node.oid, legacy=node.legacy)
-        return exchange.held.enter_context(open_file(path, node.oid))
+        paths = self._stock.cache.paths(node.oid, legacy=node.legacy)
+        return exchange.held.enter_context(open_file(paths, node.oid))
 
     def _serve(self, exchange: Exchange, stored: Stored) -> Response:
         return content_response(exchange.request, stored, self._behaviour)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -63,33 +62,39 @@ class Listings:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Place, bool], bytes] = OrderedDict()  # under the lock; within _KEPT_BYTES
         self._bytes = 0
+        self._rendering = threading.Lock()  # one directory at a time, whoever asks; taken before `_lock`
 
     def render(self, snapshot: Snapshot, place: Place, *, sized: bool, more: Iterable[EntryJson] = ()) -> bytes:
         """Give the JSON of a path: an array for a directory, an object for a file. Raises NotFound.
 
         `more` are entries that a directory has beside those of the commit.
         """
-        with self._lock:
-            found = self._kept.get((place, sized))
-            if found is not None:
-                self._kept.move_to_end((place, sized))
-                return found
         node = snapshot.lookup(place.path)
-        if node.is_dir:
-            prefix = place.path + b"/" if place.path else b""
-            rows = [(prefix + name, child) for name, child in snapshot.children(place.path)]
-            data = f"[{','.join(entry.to_json() for entry in (*self._entries(rows, place, sized), *more))}]".encode()
-        else:
-            data = self._entries([(place.path, node)], place, sized)[0].to_json().encode()
-        self._keep((place, sized), data)
+        if not node.is_dir:
+            sizes = self._sizes([node]) if sized else None
+            return self._entries([(place.path, node)], place, sizes)[0].to_json().encode()
+        found = self._find((place, sized))
+        if found is None:
+            with self._rendering:
+                found = self._find((place, sized)) or self._render(snapshot, place, sized, more)
+        return found
+
+    def _render(self, snapshot: Snapshot, place: Place, sized: bool, more: Iterable[EntryJson]) -> bytes:
+        prefix = place.path + b"/" if place.path else b""
+        rows = [(prefix + name, child) for name, child in snapshot.children(place.path)]
+        sizes = self._sizes([child for _, child in rows]) if sized else None
+        entries = [*self._entries(rows, place, sizes), *more]
+        data = f"[{','.join(entry.to_json() for entry in entries)}]".encode()
+        if sizes is None or None not in sizes:  # what the cache lacks now may be fetched into it
+            self._keep((place, sized), data)
         return data
 
-    def _entries(self, rows: list[tuple[bytes, Node]], place: Place, sized: bool) -> list[EntryJson]:
+    def _entries(self, rows: list[tuple[bytes, Node]], place: Place, sizes: list[int | None] | None) -> list[EntryJson]:
         unsized = 0 if self._behaviour.size_when_unsized else None
-        sizes = self._sizes([node for _, node in rows]) if sized else [unsized] * len(rows)
+        shown = [unsized] * len(rows) if sizes is None else [size or 0 for size in sizes]
         raw, content = (f"{self._api}/{what}/{quote(place.ref)}/" for what in ("raw", "content"))
         entries = []
-        for (path, node), size in zip(rows, sizes, strict=True):
+        for (path, node), size in zip(rows, shown, strict=True):
             url = quote(path, safe="/")
             kind = "dir" if node.is_dir else "file"
             versioning = "dvc" if node.dvc else "git"
@@ -98,17 +103,19 @@ class Listings:
         return entries
 
     def _sizes(self, nodes: list[Node]) -> list[int | None]:
-        """Give the sizes of files; 0 for directories, and for what the DVC cache does not have."""
+        """Give the sizes of files; 0 for directories, None for what the DVC cache does not have."""
         blobs = [node.oid for node in nodes if not node.dvc and not node.is_dir]
         known = dict(zip(blobs, self._git.sizes(blobs), strict=True))
-        return [self._dvc_size(node) if node.dvc and not node.is_dir else known.get(node.oid, 0) for node in nodes]
+        return [
+            self._cache.size(node.oid, legacy=node.legacy) if node.dvc and not node.is_dir else known.get(node.oid, 0)
+            for node in nodes
+        ]
 
-    def _dvc_size(self, node: Node) -> int:
-        path = self._cache.find(node.oid, legacy=node.legacy)
-        try:
-            return 0 if path is None else os.stat(path).st_size
-        except OSError:
-            return 0
+    def _find(self, key: tuple[Place, bool]) -> bytes | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
     def _keep(self, key: tuple[Place, bool], data: bytes) -> None:
         with self._lock:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import stat
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +54,26 @@ class DvcCache:
 
     def __init__(self, directory: Path, git_dir: Path) -> None:
         candidates = [_configured_cache(directory), directory / ".dvc/cache", git_dir / ".dvc/cache"]
-        self.roots = tuple(dict.fromkeys(root for root in candidates if root is not None))
+        self._roots = tuple(dict.fromkeys(str(root) for root in candidates if root is not None))
 
-    def find(self, name: str, *, legacy: bool) -> Path | None:
-        """Give an object's file; `name` is an MD5, with ".dir" for a manifest. The layout of its DVC comes first."""
-        two, rest = name[:2], name[2:]
-        layouts = ("", "files/md5") if legacy else ("files/md5", "")
-        paths = (root / layout / two / rest for layout in layouts for root in self.roots)
-        return next((path for path in paths if path.is_file()), None)
+    def paths(self, name: str, *, legacy: bool) -> list[str]:
+        """Give where an object may lie; `name` is an MD5, with ".dir" for a manifest. Its DVC's layout comes first."""
+        key = f"{name[:2]}/{name[2:]}"
+        keys = (key, f"files/md5/{key}") if legacy else (f"files/md5/{key}", key)
+        return [f"{root}/{k}" for k in keys for root in self._roots]
 
-    def key(self, key: str) -> Path | None:
-        """Give the file of a key of the DVC remote: files/md5/ab/cd... or ab/cd..."""
-        if not _OBJECT_KEY.match(key):
-            return None
-        return next((root / key for root in self.roots if (root / key).is_file()), None)
+    def remote_paths(self, key: str) -> list[str]:
+        """Give where the object of a key of the DVC remote may lie: files/md5/ab/cd... or ab/cd..."""
+        return [f"{root}/{key}" for root in self._roots] if _OBJECT_KEY.match(key) else []
+
+    def size(self, name: str, *, legacy: bool) -> int | None:
+        """Give an object's size in bytes; None when it is not here."""
+        for path in self.paths(name, legacy=legacy):
+            try:
+                return os.stat(path).st_size
+            except OSError:
+                continue
+        return None
 
 
 class Blobs:
@@ -137,19 +144,25 @@ class Blobs:
 
 
 @contextmanager
-def open_file(path: Path | None, tag: str | None = None) -> Iterator[Stored]:
-    """Open a file; without a `tag` of its content, size and time stand for it. Raises NotFound."""
-    if path is None:
-        raise NotFound("the object is not in the cache")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        raise NotFound(f"{path.name} cannot be read") from None
+def open_file(paths: Iterable[str], tag: str | None = None) -> Iterator[Stored]:
+    """Open the first file there is; without a `tag` of its content, size and time stand for it. Raises NotFound."""
+    fd = _open_first(paths)
     try:
         status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFound("not a file")
         yield Stored(status.st_size, tag or f"{status.st_mtime_ns:x}-{status.st_size:x}", fd=fd)
     finally:
         os.close(fd)
+
+
+def _open_first(paths: Iterable[str]) -> int:
+    for path in paths:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+    raise NotFound("the object is not here")
 
 
 def _configured_cache(directory: Path) -> Path | None:

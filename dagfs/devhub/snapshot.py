@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dagfs.devhub.git import GitRepository
-from dagfs.devhub.objects import DvcCache
+from dagfs.devhub.objects import DvcCache, open_file
 from dagfs.errors import NotADirectory, NotFound, ProtocolError
 from dagfs.hub.dvc import Out, parse_dvc_file, parse_lock, parse_manifest
 
@@ -87,10 +87,8 @@ class Snapshots:
         if found is not None:
             return found
         with self._indexing:
-            path = self._cache.find(node.oid, legacy=node.legacy)
-            if path is None:
-                raise NotFound("the directory's manifest is not in the DVC cache")
-            tree = _manifest_tree(path.read_bytes(), node.legacy)
+            with open_file(self._cache.paths(node.oid, legacy=node.legacy)) as stored:
+                tree = _manifest_tree(b"".join(stored.read(0, stored.size)), node.legacy)
             with self._lock:
                 self._manifests[node.oid] = tree
         return tree

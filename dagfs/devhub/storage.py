@@ -47,10 +47,7 @@ class Storages:
 
     def open(self, parts: list[bytes]) -> AbstractContextManager[Stored]:
         """Open an object. Raises NotFound."""
-        path = self._locate(parts)
-        if not path.is_file():
-            raise NotFound("no such object")
-        return open_file(path)
+        return open_file([str(self._locate(parts))])
 
     def content(self, parts: list[bytes], query: Mapping[str, str]) -> dict[str, Any]:
         """Give a page of a folder's entries, or the entry of an object. Raises NotFound."""
