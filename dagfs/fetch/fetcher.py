@@ -159,7 +159,7 @@ class Fetcher:
             self._queue.ended(job)
             job.state = State.WAITING
             slots = self._queue.slots
-            if isinstance(error, RemoteUnavailable):
+            if isinstance(error, RemoteUnavailable) and not job.cancelled:
                 slots.refused(now, error.retry_after)
             elif error is None:
                 slots.ended(attempt.moved, now, busy=len(self._queue) > 0)

@@ -261,16 +261,32 @@ class VolatileBlocks:
 
 
 class SharedPartial:
-    """One user's pin on the blocks of a file."""
+    """One user's pin on the blocks of a file. When the disk fails, the rest of its reads goes through memory."""
 
     def __init__(self, blocks: Blocks, release: Callable[[], None]) -> None:
         self._blocks = blocks
         self._release: Callable[[], None] | None = release
         self.size = blocks.size
-        self.missing = blocks.missing
-        self.read = blocks.read
-        self.write = blocks.write
-        self.publish = blocks.publish
+
+    def missing(self, span: Span) -> Sequence[Span]:
+        return self._blocks.missing(span)
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        try:
+            return self._blocks.read(offset, size)
+        except OSError:
+            self._blocks = VolatileBlocks(self.size)
+            return None
+
+    def write(self, offset: int, data: bytes) -> None:
+        try:
+            self._blocks.write(offset, data)
+        except OSError:
+            self._blocks = VolatileBlocks(self.size)
+            self._blocks.write(offset, data)
+
+    def publish(self) -> bool:
+        return self._blocks.publish()
 
     def close(self) -> None:
         release, self._release = self._release, None
@@ -291,6 +307,8 @@ def _split(offset: int, data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _missing(there: bytearray | OrderedDict[int, bytes], span: Span, size: int) -> list[Span]:
     found: list[Span] = []
+    if isinstance(there, bytearray) and 0 not in there:
+        return found
     for block in range(span.start // BLOCK, -(-min(span.end, size) // BLOCK)):
         if there[block] if isinstance(there, bytearray) else block in there:
             continue

@@ -1,0 +1,311 @@
+"""The flight of a large file: blocks that are there, runs of blocks that are coming, and who waits for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from dagfs.errors import DagfsError, IntegrityError, ProtocolError
+from dagfs.fetch.seam import Load, Loader
+from dagfs.model import Content, Proof, Span, Urgency
+from dagfs.store.seam import PartialFile
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 3
+"""Loads that a reader waits for before its blocks are given up: one more than a block damaged on disk needs."""
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    span: Span
+    later: Future[bytes]
+    rounds: int = 0
+
+
+class Owner(Protocol):
+    """What the flight needs of the cache."""
+
+    def publish(self, flight: BlocksFlight) -> None:
+        """Every block is there: call `flight.publish` in another thread."""
+
+    def settle(self, flight: BlocksFlight) -> None:
+        """Forget the flight if it is idle."""
+
+    def proved(self, flight: BlocksFlight, *, right: bool) -> None:
+        """The whole file was hashed."""
+
+    def unpublished(self, flight: BlocksFlight) -> None:
+        """The disk did not take the whole file; not to be tried again for each read."""
+
+
+class Run:
+    """A run of blocks under way; implements `LoadSink` for its load."""
+
+    def __init__(self, flight: BlocksFlight, span: Span, urgency: Urgency) -> None:
+        self.span = span
+        self.urgency = urgency
+        self.load: Load | None = None
+        self._flight = flight
+
+    def sized(self, size: int) -> None:
+        pass  # known before the run began
+
+    def whole(self, data: bytes, proof: Proof) -> None:
+        self._flight.arrived(0, data)
+
+    def piece(self, offset: int, data: bytes) -> None:
+        self._flight.arrived(offset, data)
+
+    def finished(self, error: DagfsError | None) -> None:
+        self._flight.ended(self, error)
+
+
+class BlocksFlight:
+    """Lock order: the cache's, `_lock`, the partial file's. Futures are completed and loads started outside of it.
+
+    A `strict` flight follows one whose bytes were wrong: it gives nothing before the whole file is proved.
+    """
+
+    def __init__(self, content: Content, partial: PartialFile, owner: Owner, loader: Loader, strict: bool) -> None:
+        self.content = content
+        self.size = partial.size
+        self._partial = partial
+        self._owner = owner
+        self._loader = loader
+        self._lock = threading.Lock()  # guards everything below
+        self._strict = strict
+        self._runs: list[Run] = []
+        self._readers: list[_Reader] = []
+        self._publishing = False
+        self._using = 0  # threads that read the partial file outside of the lock
+        self._ended = False  # then the partial file is closed, or about to be
+
+    def read(self, span: Span, urgency: Urgency) -> Future[bytes] | bytes | None:
+        """Give the bytes or their promise; None when the flight is over."""
+        span = Span(min(span.start, self.size), min(span.end, self.size))
+        with self._lock:
+            if self._ended:
+                return None
+            self._using += 1
+        try:
+            return self._read(span, urgency)
+        finally:
+            with self._lock:
+                self._using -= 1
+            self._owner.settle(self)
+
+    def prepare(self, span: Span, urgency: Urgency) -> bool:
+        """Fetch a span that nobody waits for; False when the flight is over."""
+        with self._lock:
+            if self._ended:
+                return False
+            runs = self._plan(span, urgency)
+        self._start(runs)
+        self._promote(span, urgency)
+        if not runs:
+            self._owner.settle(self)
+        return True
+
+    def adopt(
+        self, span: Span, load: Load | None, urgency: Urgency, readers: list[tuple[Span, Future[bytes]]]
+    ) -> Run | None:
+        """Take over a load of [0, span.end) and its readers; None when the flight is over."""
+        run = Run(self, span, urgency)
+        run.load = load
+        with self._lock:
+            if self._ended:
+                return None
+            self._runs.append(run)
+            self._readers += [_Reader(self._clip(wanted), later) for wanted, later in readers]
+            runs = [found for wanted, _ in readers for found in self._plan(self._clip(wanted), urgency)]
+        self._start(runs)
+        return run
+
+    def arrived(self, offset: int, data: bytes) -> None:
+        """A piece has come, in the transport's thread."""
+        self._partial.write(offset, data)
+        if self._readers and not self._strict:
+            self._serve()
+
+    def ended(self, run: Run, error: DagfsError | None) -> None:
+        """A run is over."""
+        failed: list[tuple[_Reader, DagfsError]] = []
+        runs: list[Run] = []
+        self._serve()
+        with self._lock:
+            self._runs.remove(run)
+            for reader in list(self._readers):
+                failure, more = self._after(reader, run, error)
+                runs += more
+                if failure is not None:
+                    self._readers.remove(reader)
+                    failed.append((reader, failure))
+            complete = self._begin_publishing()
+        for reader, failure in failed:
+            reader.later.set_exception(failure)
+        self._start(runs)
+        if complete:
+            self._owner.publish(self)
+        else:
+            self._owner.settle(self)
+
+    def publish(self) -> None:
+        """Prove the whole file and move it to the whole ones; takes as long as hashing it. In a worker's thread."""
+        failure: DagfsError | None = None
+        try:
+            if not self._partial.publish() and self._strict:
+                failure = IntegrityError(f"{self.content.entry.path}: cannot be proved without room on the disk")
+            elif failure is None:
+                self._owner.proved(self, right=True)
+        except IntegrityError as error:
+            log.warning("%s", error)
+            self._owner.proved(self, right=False)
+            failure = error
+        except OSError as error:
+            log.warning("%s cannot be stored: %s", self.content.entry.path, error)
+            self._owner.unpublished(self)
+        with self._lock:
+            self._publishing = False
+            self._strict = self._strict and failure is not None
+            readers = self._readers if failure is not None else []
+            self._readers = [] if failure is not None else self._readers
+        for reader in readers:
+            reader.later.set_exception(failure)
+        self._serve()
+        self._owner.settle(self)
+
+    def resume(self) -> None:
+        """Publish what an earlier run left complete."""
+        with self._lock:
+            complete = not self._ended and self._begin_publishing()
+        if complete:
+            self._owner.publish(self)
+
+    def publishing_refused(self) -> None:
+        """The cache is closing; the blocks stay for the next run."""
+        with self._lock:
+            self._publishing = False
+
+    def end_if_idle(self) -> bool:
+        """End the flight when nothing comes and nobody waits; True when it is over, and `close` is due."""
+        with self._lock:
+            self._ended = self._ended or not (self._runs or self._readers or self._publishing or self._using)
+            return self._ended
+
+    def close(self) -> None:
+        self._partial.close()
+
+    def coming(self) -> int:
+        """Give the bytes that are asked for."""
+        with self._lock:
+            return sum(run.span.size for run in self._runs)
+
+    def _read(self, span: Span, urgency: Urgency) -> Future[bytes] | bytes:
+        if not self._strict and (data := self._partial.read(span.start, span.size)) is not None:
+            return data
+        reader = _Reader(span, Future())
+        with self._lock:
+            self._readers.append(reader)
+            runs = self._plan(Span(0, self.size) if self._strict else span, urgency)
+        self._start(runs)
+        self._promote(span, urgency)
+        self._serve()
+        return reader.later
+
+    def _clip(self, span: Span) -> Span:
+        return Span(min(span.start, self.size), min(span.end, self.size))
+
+    def _begin_publishing(self) -> bool:
+        """Say whether every block is there and nobody publishes them yet; with the lock held."""
+        if self._publishing or self._runs:
+            return False
+        # The ends first: of a file that is read in order the last block comes last.
+        edges = (Span(self.size - 1, self.size), Span(0, 1), Span(0, self.size))
+        self._publishing = not any(self._partial.missing(edge) for edge in edges)
+        return self._publishing
+
+    def _plan(self, span: Span, urgency: Urgency) -> list[Run]:
+        """Register runs for what is neither there nor coming, with the lock held."""
+        runs = []
+        for gap in self._partial.missing(span):
+            for part in _without(gap, [run.span for run in self._runs]):
+                runs.append(Run(self, part, urgency))
+        self._runs += runs
+        return runs
+
+    def _start(self, runs: list[Run]) -> None:
+        for run in runs:
+            load = self._loader.load(self.content, run.span, run.urgency, run)
+            run.load = load
+            load.promote(run.urgency)
+
+    def _promote(self, span: Span, urgency: Urgency) -> None:
+        with self._lock:
+            late = [run for run in self._runs if run.urgency > urgency and _overlap(run.span, span)]
+            for run in late:
+                run.urgency = urgency
+        for run in late:
+            if run.load is not None:
+                run.load.promote(urgency)
+
+    def _serve(self) -> None:
+        """Give their bytes to the readers whose blocks are all there."""
+        with self._lock:
+            if self._strict:
+                return
+            ready = [reader for reader in self._readers if not self._partial.missing(reader.span)]
+            for reader in ready:
+                self._readers.remove(reader)
+            self._using += bool(ready)
+        for reader in ready:
+            data = self._partial.read(reader.span.start, reader.span.size)
+            if data is not None:
+                reader.later.set_result(data)
+            else:
+                self._again(reader)
+        if ready:
+            with self._lock:
+                self._using -= 1
+
+    def _again(self, reader: _Reader) -> None:
+        """A block turned out damaged, or left memory before it was given."""
+        reader.rounds += 1
+        if reader.rounds >= ROUNDS:
+            reader.later.set_exception(ProtocolError(f"{self.content.entry.path}: its blocks cannot be kept"))
+            return
+        with self._lock:
+            self._readers.append(reader)
+            runs = self._plan(reader.span, Urgency.READER)
+        self._start(runs)
+
+    def _after(self, reader: _Reader, run: Run, error: DagfsError | None) -> tuple[DagfsError | None, list[Run]]:
+        """Say what a run's end means for a reader: its failure, or the runs that it still needs. With the lock held."""
+        wanted = Span(0, self.size) if self._strict else reader.span
+        left = self._partial.missing(wanted)
+        if not any(_overlap(gap, run.span) for gap in left):
+            return None, []
+        if error is not None:
+            return error, []
+        reader.rounds += 1
+        if reader.rounds >= ROUNDS:
+            return ProtocolError(f"{self.content.entry.path}: {left[0]} does not come"), []
+        return None, self._plan(wanted, Urgency.READER)
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _without(span: Span, taken: list[Span]) -> list[Span]:
+    """Give the parts of `span` outside of those taken, in order."""
+    left = []
+    start = span.start
+    for other in sorted(taken, key=lambda other: other.start):
+        if other.start > start and other.start < span.end:
+            left.append(Span(start, other.start))
+        start = max(start, min(other.end, span.end)) if _overlap(other, span) else start
+    return [*left, Span(start, span.end)] if start < span.end else left

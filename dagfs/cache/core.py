@@ -1,0 +1,223 @@
+"""The cache: a hit, a wait for who is fetching, or a fetch. Keyed by content, so nothing is ever invalidated."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dagfs.cache.blocks import BlocksFlight, Run
+from dagfs.cache.whole import WholeFlight
+from dagfs.fetch.seam import WHOLE_MAX, Loader
+from dagfs.metrics import Metrics
+from dagfs.model import Answer, Content, ContentId, Proof, Span, Urgency
+from dagfs.store.seam import Store
+
+BEGINNING = Span(0, 1 << 20)
+"""Bytes of a large file that are prepared when nobody says which: headers, and the reader's first read-ahead."""
+
+JUST_ENDED = 512
+"""Flights remembered after their end: who looked before it and asks after it must look again, not fetch again."""
+
+BROKEN_MAX = 1024
+"""Large files remembered as wrong; each is proved whole before the next byte of it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What is under way: files, and the bytes of large ones that are asked for."""
+
+    whole: int
+    large: int
+    large_bytes: int
+
+
+class Cache:
+    """Thread-safe and never blocks on the network. `_lock` comes before the locks of the flights; store and loader are
+    called outside of it."""
+
+    def __init__(self, store: Store, loader: Loader, metrics: Metrics) -> None:
+        self._store = store
+        self._loader = loader
+        self._metrics = metrics
+        self._prover = ThreadPoolExecutor(1, thread_name_prefix="cache-prove")
+        self._lock = threading.Lock()  # guards everything below
+        self._whole: dict[ContentId, WholeFlight] = {}
+        self._large: dict[ContentId, BlocksFlight] = {}
+        self._just_ended: OrderedDict[ContentId, None] = OrderedDict()
+        self._broken: OrderedDict[ContentId, None] = OrderedDict()
+        self._unpublished: OrderedDict[ContentId, None] = OrderedDict()  # whole, but the disk refused them
+
+    def size(self, content: Content, urgency: Urgency) -> Answer[int]:
+        """Give the size in bytes: known, stored, or as the answer to a load announces it."""
+        while True:
+            size = self._known_size(content)
+            if size is not None:
+                return size
+            flight, fresh = self._whole_flight(content, urgency)
+            answer = flight.want_size()
+            self._begin(flight, urgency, fresh)
+            if answer is not None:
+                return answer
+
+    def read(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes]:
+        """Give exactly the bytes of `span`, fewer only at the end of the file."""
+        answer: Answer[bytes] | None = self._stored(content, span)
+        if answer is None and self._has_just_ended(content.key):
+            answer = self._stored(content, span)
+        while answer is None:
+            answer = self._fetch(content, span, urgency) or self._stored(content, span)
+        self._metrics.add("cache.misses" if isinstance(answer, Future) else "cache.hits")
+        return answer
+
+    def prepare(self, content: Content, span: Span | None, urgency: Urgency) -> None:
+        """Start to fetch a span without waiting; None is a small file whole, or the beginning of a large one."""
+        if self.cached(content) or (self._has_just_ended(content.key) and self.cached(content)):
+            return
+        size = self._known_size(content)
+        if size is not None and size > WHOLE_MAX:
+            wanted = span or BEGINNING
+            wanted = Span(min(wanted.start, size), min(wanted.end, size))
+            while not self._blocks_flight(content, size).prepare(wanted, urgency):
+                pass
+            return
+        flight, fresh = self._whole_flight(content, urgency)
+        flight.want_bytes(None)
+        self._begin(flight, urgency, fresh)
+
+    def cached(self, content: Content) -> bool:
+        """Say whether all bytes are there, proved."""
+        found = self._store.find(content)
+        if found is not None:
+            found.close()
+        return found is not None
+
+    def in_flight(self) -> InFlight:
+        with self._lock:
+            large = list(self._large.values())
+            whole = len(self._whole)
+        return InFlight(whole, len(large), sum(flight.coming() for flight in large))
+
+    def close(self) -> None:
+        """Let a proof that is being made end; to be called after the loader's `close` and before the store's."""
+        self._prover.shutdown(wait=True, cancel_futures=True)
+
+    def keep(self, flight: WholeFlight, data: bytes, proof: Proof) -> None:
+        self._store.put(flight.content, data, proof)
+
+    def retire(self, flight: WholeFlight) -> None:
+        with self._lock:
+            if self._whole.get(flight.content.key) is flight:
+                self._forget(self._whole, flight.content.key)
+
+    def grow(self, flight: WholeFlight, size: int) -> Run:
+        while True:
+            blocks = self._blocks_flight(flight.content, size)
+            self.retire(flight)
+            run = blocks.adopt(Span(0, WHOLE_MAX), flight.load, flight.urgency, flight.take_readers())
+            if run is not None:
+                return run
+
+    def publish(self, flight: BlocksFlight) -> None:
+        try:
+            self._prover.submit(flight.publish)
+        except RuntimeError:
+            flight.publishing_refused()
+
+    def settle(self, flight: BlocksFlight) -> None:
+        with self._lock:
+            over = flight.end_if_idle() and self._large.get(flight.content.key) is flight
+            if over:
+                self._forget(self._large, flight.content.key)
+        if over:
+            flight.close()
+
+    def proved(self, flight: BlocksFlight, *, right: bool) -> None:
+        with self._lock:
+            self._broken.pop(flight.content.key, None)
+            if not right:
+                self._broken[flight.content.key] = None
+            while len(self._broken) > BROKEN_MAX:
+                self._broken.popitem(last=False)
+
+    def unpublished(self, flight: BlocksFlight) -> None:
+        with self._lock:
+            self._unpublished[flight.content.key] = None
+            while len(self._unpublished) > BROKEN_MAX:
+                self._unpublished.popitem(last=False)
+
+    def _stored(self, content: Content, span: Span) -> bytes | None:
+        found = self._store.find(content)
+        if found is None:
+            return None
+        try:
+            return found.read(span.start, span.size)
+        except OSError:
+            return None  # damage is a miss
+        finally:
+            found.close()
+
+    def _known_size(self, content: Content) -> int | None:
+        size = content.size if content.size is not None else self._store.size(content)
+        if size is None:
+            with self._lock:
+                flight = self._large.get(content.key)
+            size = flight.size if flight is not None else None
+        return size
+
+    def _fetch(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes] | None:
+        """Join or start a flight; None when it ended meanwhile, and the store must be asked again."""
+        size = self._known_size(content)
+        if size is not None and size > WHOLE_MAX:
+            return self._blocks_flight(content, size).read(span, urgency)
+        flight, fresh = self._whole_flight(content, urgency)
+        answer = flight.want_bytes(span)
+        self._begin(flight, urgency, fresh)
+        return answer
+
+    def _whole_flight(self, content: Content, urgency: Urgency) -> tuple[WholeFlight, bool]:
+        with self._lock:
+            flight = self._whole.get(content.key)
+            if flight is not None:
+                return flight, False
+            flight = self._whole[content.key] = WholeFlight(content, urgency, self)
+            return flight, True
+
+    def _has_just_ended(self, key: ContentId) -> bool:
+        with self._lock:
+            return key in self._just_ended
+
+    def _begin(self, flight: WholeFlight, urgency: Urgency, fresh: bool) -> None:
+        if fresh:
+            flight.start(self._loader)
+        else:
+            flight.promote(urgency)
+
+    def _blocks_flight(self, content: Content, size: int) -> BlocksFlight:
+        with self._lock:
+            flight = self._large.get(content.key)
+        if flight is not None:
+            return flight
+        partial = self._store.partial(content, size)
+        unused = None
+        with self._lock:
+            flight = self._large.get(content.key)
+            if flight is None:
+                strict = content.key in self._broken
+                self._large[content.key] = flight = BlocksFlight(content, partial, self, self._loader, strict)
+                resumes = content.key not in self._unpublished
+            else:
+                unused, resumes = partial, False
+        if unused is not None:
+            unused.close()
+        if resumes:
+            flight.resume()
+        return flight
+
+    def _forget(self, flights: dict[ContentId, WholeFlight] | dict[ContentId, BlocksFlight], key: ContentId) -> None:
+        """With the lock held."""
+        del flights[key]
+        self._just_ended[key] = None
+        while len(self._just_ended) > JUST_ENDED:
+            self._just_ended.popitem(last=False)
