@@ -1,0 +1,146 @@
+"""The unit, the compose file and the Dockerfile say the same, and nothing in them hides the mount."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from dagfs import errors
+from dagfs.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy/dagfs@.service"
+
+OWN_MOUNT_NAMESPACE = re.compile(
+    r"Private(Tmp|Devices|Mounts|Network|IPC|Users)|Protect(System|Home|KernelTunables|KernelModules|KernelLogs"
+    r"|ControlGroups|Proc|Clock|Hostname)|ProcSubset|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|ExecPaths|NoExecPaths"
+    r"|TemporaryFileSystem|BindPaths|BindReadOnlyPaths|RootDirectory|RootImage|MountImages|ExtensionImages|DynamicUser"
+    r"|LoadCredential|MountFlags"
+)
+NO_NEW_PRIVILEGES = re.compile(
+    r"NoNewPrivileges|SystemCall\w+|Restrict(AddressFamilies|Namespaces|Realtime|SUIDSGID|FileSystems)|LockPersonality"
+    r"|MemoryDenyWriteExecute"
+)
+
+
+def directives() -> list[tuple[str, str]]:
+    """Give the unit's (name, value) pairs, in order."""
+    lines = UNIT.read_text("utf-8").splitlines()
+    return [(name, value) for name, sign, value in (line.partition("=") for line in lines) if sign and name[0] != "#"]
+
+
+def value_of(name: str) -> str:
+    return next(value for other, value in directives() if other == name)
+
+
+def service() -> dict[str, Any]:
+    return compose()["services"]["dagfs"]
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "deploy/compose.yaml").read_text("utf-8"))
+
+
+def docker(word: str) -> list[str]:
+    text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    return re.findall(rf"^{word} +(.*)$", text, re.MULTILINE)
+
+
+def assert_command_exists(words: list[str]) -> None:
+    """Let click itself parse the words; only what it would run is left out."""
+    command = main.commands[words[0]]
+    command.make_context(words[0], words[1:])
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze: package systemd")
+    unit = tmp_path / "dagfs@.service"
+    unit.write_text(UNIT.read_text("utf-8").replace("/opt/dagfs/bin/dagfs", sys.executable))
+    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_would_find_a_misspelt_directive(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze: package systemd")
+    unit = tmp_path / "dagfs@.service"
+    unit.write_text(UNIT.read_text("utf-8").replace("/opt/dagfs/bin/dagfs", sys.executable).replace("UMask", "Umasque"))
+    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert "Umasque" in done.stdout + done.stderr
+
+
+def test_nothing_in_the_unit_hides_the_mount_or_disarms_fusermount() -> None:
+    names = [name for name, _ in directives()]
+    assert [name for name in names if OWN_MOUNT_NAMESPACE.fullmatch(name)] == []
+    assert [name for name in names if NO_NEW_PRIVILEGES.fullmatch(name)] == []
+    assert OWN_MOUNT_NAMESPACE.fullmatch("PrivateTmp")
+    assert NO_NEW_PRIVILEGES.fullmatch("SystemCallFilter")
+
+
+def test_the_unit_tries_again_exactly_where_a_later_try_may_work() -> None:
+    final = {int(word) for word in value_of("RestartPreventExitStatus").split()}
+    kinds = {errors.UsageError, *errors.UsageError.__subclasses__()}
+    assert final == {kind.exit_status for kind in kinds} - {errors.HubUnreachable.exit_status}
+
+
+def test_the_commands_of_the_unit_are_commands_of_dagfs() -> None:
+    start = value_of("ExecStart").replace("$DAGFS_OPTIONS", "--branch main").replace("${DAGFS_REPO}", "owner/name")
+    for line in (start, value_of("ExecStop")):
+        program, *words = line.replace("${DAGFS_MOUNTPOINT}", "/srv/images").split()
+        assert program == "/opt/dagfs/bin/dagfs"
+        assert_command_exists(words)
+
+
+def test_the_environment_file_of_the_readme_has_what_the_unit_uses() -> None:
+    used = set(re.findall(r"\$\{?(DAGFS_[A-Z]+)", UNIT.read_text("utf-8")))
+    readme = (ROOT / "deploy/README.md").read_text("utf-8")
+    assert used == {"DAGFS_REPO", "DAGFS_MOUNTPOINT", "DAGFS_OPTIONS"}
+    assert {name for name in used if not re.search(rf"^    {name}=", readme, re.MULTILINE)} == set()
+
+
+def test_a_wrong_option_in_a_command_would_be_found() -> None:
+    with pytest.raises(click.UsageError):
+        assert_command_exists(["mount", "--forground", "owner/name", "/mnt"])
+
+
+def test_the_sidecar_s_command_and_healthcheck_are_commands_of_dagfs() -> None:
+    assert_command_exists(service()["command"])
+    health = docker("HEALTHCHECK")[0]
+    assert re.search(r'dagfs status \\"\$DAGFS_MOUNTPOINT\\"', health)
+    assert f"DAGFS_MOUNTPOINT={service()['command'][-1]}" in docker("ENV")[0]
+
+
+def test_the_mount_point_lies_below_what_the_containers_share() -> None:
+    sidecar, training = (compose()["services"][name]["volumes"][0] for name in ("dagfs", "training"))
+    assert sidecar["source"] == training["source"]
+    assert (sidecar["bind"]["propagation"], training["bind"]["propagation"]) == ("rshared", "rslave")
+    mountpoint = Path(service()["command"][-1])
+    assert mountpoint.parent == Path(sidecar["target"])
+
+
+def test_the_image_runs_as_a_numbered_ordinary_user_with_the_capabilities_of_the_unit() -> None:
+    user = docker("USER")[-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert f"--uid {user.partition(':')[0]} " in " ".join(docker("RUN"))
+    assert service()["cap_drop"] == ["ALL"]
+    assert {f"CAP_{name}" for name in service()["cap_add"]} == set(value_of("CapabilityBoundingSet").split())
+
+
+def test_what_the_wheel_is_built_from_reaches_the_builder_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text("utf-8").split("\n")
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    copied = {name for words in docker("COPY") if "--from" not in words for name in words.split()[:-1]}
+    assert "*" in lines
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in allowed)
