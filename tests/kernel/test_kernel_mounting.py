@@ -70,7 +70,7 @@ def test_the_mount_table_shows_type_source_and_flags(tmp_path: Path) -> None:
         assert found is not None
         assert found.ours
         assert found.connection == os.minor(os.stat(place).st_dev)
-        line = next(line for line in Path("/proc/self/mounts").read_text().splitlines() if "fuse.dagfs" in line)
+        line = next(line for line in Path("/proc/self/mounts").read_text().splitlines() if f" {tmp_path}/" in line)
         source, _, kind, options, *_ = line.split(" ")
         assert (source, kind) == ("dagfs-test", "fuse.dagfs")
         assert {"ro", "nosuid", "nodev", "noatime", "default_permissions"} <= set(options.split(","))

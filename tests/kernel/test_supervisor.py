@@ -97,7 +97,7 @@ def test_where_nothing_can_be_recovered_a_killed_worker_ends_the_mount(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_reading_goes_on_while_workers_die(number: int) -> None:
-    files = {f"f{n}": pattern(150_000, n) for n in range(400)}
+    files = {f"f{n}": pattern(150_000, n) for n in range(200)}
     wrong: list[str] = []
 
     def build() -> MemoryFs:
