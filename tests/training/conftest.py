@@ -25,9 +25,9 @@ def extractor() -> EfficientNetFeatureExtractor:
     return EfficientNetFeatureExtractor(device="cpu")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Leave the other core to whoever else tests on this machine."""
+    """Leave the other core to whoever else tests on this machine; the last bits of an embedding depend on it too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

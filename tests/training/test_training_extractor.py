@@ -154,7 +154,7 @@ class StandInNetwork(nn.Module):
 
 class StandInWeights(enum.Enum):
     IMAGENET1K_V1 = "weights"
-    DEFAULT = "weights"
+    DEFAULT = "weights"  # noqa: PIE796 -- an alias, as in torchvision
 
     def transforms(self) -> StandInPreset:
         return StandInPreset()
