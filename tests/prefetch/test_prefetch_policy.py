@@ -250,6 +250,32 @@ def test_bytes_in_flight_are_bounded_while_nothing_arrives():
     assert len(run.prepared) - 300 <= 70
 
 
+class Endless:
+    """Guesses files of 1 MiB that are all opened in the end."""
+
+    def __init__(self, name):
+        self.name = name
+        self.tree = Tree([f"{name}/{i:05}" for i in range(2000)], size=1 << 20)
+        self.next = 0
+
+    def opened(self, file):
+        pass
+
+    def guesses(self, count):
+        self.next += 1
+        return [self.tree.files[f"{self.name}/{self.next:05}"]]
+
+
+def test_bytes_in_flight_are_bounded_over_all_sources():
+    sources = [Endless("a"), Endless("b"), Endless("c")]
+    planner = Planner(sources, lambda content: False, Metrics())
+    for i in range(1, 100):
+        for source in sources:
+            planner.opened(source.tree.files[f"{source.name}/{i:05}"])
+            assert planner.bytes_in_flight <= IN_FLIGHT_MAX
+    assert planner.bytes_in_flight == IN_FLIGHT_MAX
+
+
 def test_what_is_cached_or_guessed_already_is_not_asked_for_again():
     run = Run(Tree(numbered(100)))
     run.here.update(run.tree.files[path].content.key for path in numbered(50))

@@ -125,6 +125,14 @@ def test_a_size_that_the_hub_announced_wrongly_is_an_error_and_never_a_mix():
                 wait(world.vfs.read(found.node, 0, 4), DEADLINE)
 
 
+def test_bytes_that_are_missing_are_an_error_and_not_a_short_read(world):
+    found = world.walk_to("d/b")
+    world.cache.stored = lambda content: None
+    world.cache.read = lambda content, span, urgency: b"be"
+    with pytest.raises(IntegrityError, match="2 bytes came where 4 were announced"):
+        wait(world.vfs.read(found.node, 0, 4), DEADLINE)
+
+
 def test_a_failed_read_can_be_tried_again(world):
     found = world.walk_to("d/b")
     world.source.fail("open:d/b", RemoteUnavailable("gone"))

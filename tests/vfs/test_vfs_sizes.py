@@ -191,3 +191,13 @@ def test_a_file_that_the_store_holds_has_its_size_without_a_request(world):
     before = world.calls
     assert world.walk_to("d1/f00").size == len(FILES["d1/f00"])
     assert world.calls == before
+
+
+def test_sizes_learnt_from_reads_survive_an_orderly_restart(world):
+    world.list("d1")
+    world.read("d1/f03")
+    world.restart()  # with an empty cache: only the listing can know
+    world.tree.prepare()
+    before = world.calls
+    assert world.walk_to("d1/f03").size == len(FILES["d1/f03"])
+    assert world.calls == before
