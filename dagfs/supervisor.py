@@ -56,7 +56,7 @@ class Ended:
 class Supervisor:
     """Runs workers on a mount until it ends. Construct and run it in a process with one thread.
 
-    `on_worker` is told the pid of each worker, `on_ready` that the first one serves.
+    `on_worker` is told the pid of each worker, and `on_ready` that it serves.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Supervisor:
                 log.info("%s: ending the mount", signal.Signals(event.si_signo).name)
                 return 0
             if event.si_signo == READY and event.si_pid == self._worker:
-                self._note_ready()
+                self._served = True
+                self._on_ready()
             ended = self._reap()
             if ended is None:
                 continue
@@ -139,11 +140,6 @@ class Supervisor:
         if self._negotiated.has(Feature.HAS_RESEND):
             resend(self._mount.fd)
         self._start(libc, mask)
-
-    def _note_ready(self) -> None:
-        if not self._served:
-            self._served = True
-            self._on_ready()
 
     def _reap(self) -> Ended | None:
         pid, status = os.waitpid(self._worker, os.WNOHANG)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import mmap
 import os
 import signal
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.mounts import Mounted, _line, mounted
+from support.mounts import Mounted, mounted
 from support.trees import FILES, pattern, tree
 
 from dagfs import supervisor
@@ -114,7 +113,7 @@ def test_reading_goes_on_while_workers_die(number: int) -> None:
         for _ in range(MAX_CRASHES - 1):
             time.sleep(0.05)
             os.kill(one.workers[-1], number)
-            one.workers.append(_next_worker(one))
+            one.await_ready(len(one.workers) + 1)
         for reader in readers:
             reader.result(60)
     assert wrong == []
@@ -144,16 +143,10 @@ def test_repeated_crashes_end_the_mount(supervised: Mounted) -> None:
     for _ in range(MAX_CRASHES):
         os.kill(supervised.workers[-1], signal.SIGKILL)
         if len(supervised.workers) < MAX_CRASHES:
-            supervised.workers.append(_next_worker(supervised))
+            supervised.await_ready(len(supervised.workers) + 1)
     assert supervised.wait(10) == 128 + signal.SIGKILL
     assert os.listdir(supervised.path) == []
     assert not os.path.ismount(supervised.path)
-
-
-def _next_worker(one: Mounted) -> int:
-    while not (isinstance(word := json.loads(_line(one._control)), dict) and "worker" in word):
-        pass
-    return int(word["worker"])
 
 
 def test_a_worker_that_cannot_start_ends_the_mount_at_once() -> None:

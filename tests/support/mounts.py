@@ -49,10 +49,23 @@ class Mounted:
     def ask(self, question: str) -> Any:
         """Put a question to the process that serves: "release", "counts", "calls", "failures" or "set NAME JSON"."""
         self._control.sendall(question.encode() + b"\n")
-        answer = json.loads(_line(self._control))
-        if isinstance(answer, dict) and "broken" in answer:
-            raise AssertionError(answer["broken"])
-        return answer
+        word = self._hear()
+        while "answer" not in word:
+            word = self._hear()
+        return word["answer"]
+
+    def await_ready(self, workers: int = 0) -> None:
+        """Wait until the mount serves, under a supervisor by its worker number `workers`."""
+        while "ready" not in self._hear() or len(self.workers) < workers:
+            pass
+
+    def _hear(self) -> dict[str, Any]:
+        word: dict[str, Any] = json.loads(_line(self._control))
+        if "worker" in word:
+            self.workers.append(word["worker"])
+        elif "error" in word:
+            raise AssertionError(f"the mount is broken: {word}")
+        return word
 
     def counts(self) -> dict[str, int]:
         """Requests that the kernel has sent, by operation (kernel driver only)."""
@@ -113,7 +126,7 @@ def mounted(
     theirs.close()
     one = Mounted(place, pid, driver, ours)
     try:
-        _await_start(one)
+        one.await_ready()
         yield one
     finally:
         _clean_up(one)
@@ -125,14 +138,6 @@ def mounted(
 def run_as(user: int | None) -> dict[str, Any]:
     """Options of subprocess.run for a program that runs as `user`."""
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}
-
-
-def _await_start(one: Mounted) -> None:
-    while (word := json.loads(_line(one._control))) != "ready":
-        if isinstance(word, dict) and "worker" in word:
-            one.workers.append(word["worker"])
-            continue
-        raise AssertionError(f"the mount did not start: {word}")
 
 
 def _clean_up(one: Mounted) -> None:
@@ -194,13 +199,13 @@ def _serve_kernel(plan: Plan, control: socket.socket) -> int:
     if not plan.resend:
         agreed = dataclasses.replace(agreed, features=agreed.features & ~Feature.HAS_RESEND)
     if not plan.supervised:
-        return _work(plan.build, control, held.fd, agreed, lambda: _send(control, "ready"))
+        return _work(plan.build, control, held.fd, agreed, lambda: _send(control, {"ready": True}))
     return Supervisor(
         held,
         agreed,
         lambda fd, negotiated, ready: _work(plan.build, control, fd, negotiated, ready),
         on_worker=lambda pid: _send(control, {"worker": pid}),
-        on_ready=lambda: _send(control, "ready"),
+        on_ready=lambda: _send(control, {"ready": True}),
     ).run()
 
 
@@ -233,16 +238,16 @@ def _serve_libfuse(plan: Plan, control: socket.socket) -> int:
     fs = plan.build()
     threading.Thread(target=_answer, args=(control, fs, None), daemon=True).start()
     path = check_mount_point(plan.path)
-    serve(fs, path, "dagfs-test", allow_other=plan.allow_other, ready=lambda: _send(control, "ready"))
+    serve(fs, path, "dagfs-test", allow_other=plan.allow_other, ready=lambda: _send(control, {"ready": True}))
     return 0
 
 
 def _answer(control: socket.socket, fs: Any, session: Session | None) -> None:
     while question := _line(control):
         try:
-            _send(control, _reply(question, fs, session))
+            _send(control, {"answer": _reply(question, fs, session)})
         except Exception as error:  # noqa: BLE001 -- as above
-            _send(control, {"broken": repr(error)})
+            _send(control, {"error": repr(error)})
 
 
 def _reply(question: str, fs: Any, session: Session | None) -> Any:
