@@ -1,4 +1,4 @@
-"""One file's reads: which blocks they need, and which will be needed next."""
+"""One file's reads, and what of it will be read next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Span, Urgency
 
 BLOCK = 256 << 10
-"""Bytes that a random read of a large file fetches: what a link of 100 Mbit/s moves in one round trip of 20 ms."""
+"""Bytes. Read-ahead begins and ends at multiples of the store's blocks, so that no block is asked for twice."""
 
 JITTER = 1 << 20
 """Bytes by which a sequential read may miss its stream: the kernel sends the parts of its read-ahead out of order."""
@@ -114,9 +114,6 @@ class Reader:
                     self._files.popitem(last=False)
             self._files.move_to_end(content.key)
             ahead = streams.plan(span.start, span.end)
-        whole_blocks = Span(span.start // BLOCK * BLOCK, min(_up(span.end), total))
-        if whole_blocks != span:
-            self._cache.prepare(content, whole_blocks, Urgency.READER)
         answer = self._cache.read(content, span, Urgency.READER)
         for run in ahead:
             self._metrics.add("reader.ahead_bytes", run.size)

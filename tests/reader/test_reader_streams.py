@@ -61,21 +61,13 @@ def test_reads_are_clipped_to_the_file():
     assert reader.read(file(0), 0, 50) == b""
 
 
-def test_random_reads_fetch_just_their_blocks():
+def test_random_reads_fetch_nothing_but_what_is_read():
     cache = Recorder()
     reader = Reader(cache, Metrics())
     places = random.Random(1).sample(range(10 * MB, SIZE - MB, 4 * MB), 50)
     for place in places:
         reader.read(file(SIZE), place + 5, 4096)
-    prepared = [(span, urgency) for kind, span, urgency in cache.asked if kind == "prepare"]
-    assert [span for span, _ in prepared] == [Span(p // BLOCK * BLOCK, p // BLOCK * BLOCK + BLOCK) for p in places]
-    assert {urgency for _, urgency in prepared} == {Urgency.READER}
-
-
-def test_a_block_at_the_end_is_cut_to_the_file():
-    cache = Recorder()
-    Reader(cache, Metrics()).read(file(SIZE - 7), SIZE - 100, 93)
-    assert cache.asked[0][1] == Span(SIZE - BLOCK, SIZE - 7)
+    assert cache.asked == [("read", Span(p + 5, p + 5 + 4096), Urgency.READER) for p in places]
 
 
 def test_the_reader_is_asked_for_before_the_read_ahead():

@@ -1,4 +1,7 @@
-"""A file system over a hub in memory, put together as the daemon does, for tests of the rooms tree to vfs."""
+"""A file system over a hub in memory, put together as the daemon does, for tests of the rooms tree to vfs.
+
+The cache is a simple one, or with `real_cache` the real one over a store in memory and the real fetcher.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 from dagfs.answers import then, wait
+from dagfs.cache import Cache
 from dagfs.errors import DagfsError
+from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.memory import MemorySource
 from dagfs.hub.source import BodyHead
 from dagfs.metrics import Metrics
@@ -16,6 +21,7 @@ from dagfs.model import Content, ContentId, Kind, Span, Urgency, Versioning
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
+from dagfs.store.memory import MemoryStore
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
@@ -110,21 +116,29 @@ class World:
         root_path: str = "",
         values: Values | None = None,
         prefetch: bool = False,
+        real_cache: bool = False,
     ) -> None:
         self.source = source or MemorySource(files or {}, versioning=versioning)
         self.values = Values() if values is None else values
         self.root_path = root_path
         self.prefetch = prefetch
+        self.store = MemoryStore() if real_cache else None
         self._start()
 
     def _start(self) -> None:
         self.metrics = Metrics()
         self.workers = Workers()
-        self.cache = WholeFileCache(self.source)
+        if self.store is None:
+            self.fetcher = None
+            self.cache = WholeFileCache(self.source)
+        else:
+            self.fetcher = Fetcher(self.source, self.source.commit, self.metrics)
+            self.cache = Cache(self.store, self.fetcher, self.metrics)
         pinned = Pinned(self.source.repo, self.source.commit, self.root_path)
         self.tree = Tree(self.source, pinned, self.values, self.workers, self.metrics)
         watcher = OpeningWatcher(self._prefetcher()) if self.prefetch else None
-        self.vfs = Vfs(self.tree, self.cache, self.cache.stored, self.metrics, watcher)
+        stored = self.cache.stored if self.store is None else self.store.size
+        self.vfs = Vfs(self.tree, self.cache, stored, self.metrics, watcher)
 
     def _prefetcher(self) -> Prefetcher:
         catalogue = TreeCatalogue(self.tree)
@@ -140,13 +154,17 @@ class World:
         self.stop()
         self.source.close()
 
-    def stop(self) -> None:
-        self.tree.close()
+    def stop(self, *, killed: bool = False) -> None:
+        if not killed:
+            self.tree.close()
         self.workers.close()
+        if self.fetcher is not None:
+            self.fetcher.close()
+            self.cache.close()
 
     def restart(self, *, killed: bool = False) -> None:
         """End the process and start another on the same store; one that is killed stores nothing at its end."""
-        self.workers.close() if killed else self.stop()
+        self.stop(killed=killed)
         self._start()
 
     @property
