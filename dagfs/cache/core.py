@@ -67,7 +67,9 @@ class Cache:
         if answer is None and self._has_just_ended(content.key):
             answer = self._stored(content, span)
         while answer is None:
-            answer = self._fetch(content, span, urgency) or self._stored(content, span)
+            answer = self._fetch(content, span, urgency)
+            if answer is None:
+                answer = self._stored(content, span)
         self._metrics.add("cache.misses" if isinstance(answer, Future) else "cache.hits")
         return answer
 

@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import Future
 from typing import Protocol
 
-from dagfs.errors import DagfsError, ProtocolError
 from dagfs.cache.blocks import Run
+from dagfs.errors import DagfsError, ProtocolError
 from dagfs.fetch.seam import WHOLE_MAX, Load, Loader
 from dagfs.model import Content, Proof, Span, Urgency
 

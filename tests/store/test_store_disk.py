@@ -1,0 +1,647 @@
+"""The store on a real disk: what is found, what is damage, and what survives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.contents import claimed, dvc, eventually, git, noise, proof
+
+from dagfs.errors import CacheRefused, IntegrityError
+from dagfs.metrics import Metrics
+from dagfs.model import Content, Span
+from dagfs.store import disk as disk_module
+from dagfs.store.disk import DiskStore
+from dagfs.store.handles import BLOCK
+
+MiB = 1 << 20
+Opener = Callable[..., DiskStore]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    stores: list[DiskStore] = []
+
+    def start(limit: int = 100 * MiB, root: Path | None = None) -> DiskStore:
+        stores.append(DiskStore(root or tmp_path / "cache", limit, Metrics()))
+        return stores[-1]
+
+    yield start
+    for store in stores:
+        store.close()
+
+
+def keep(store: DiskStore, content: Content, data: bytes, *, flush: bool = True) -> None:
+    store.put(content, data, proof(content, data))
+    if flush:
+        assert store.flush(20)
+
+
+def read(store: DiskStore, content: Content) -> bytes | None:
+    found = store.find(content)
+    if found is None:
+        return None
+    try:
+        return found.read(0, found.size + 10)
+    finally:
+        found.close()
+
+
+def path_of(store: DiskStore, data: bytes) -> Path:
+    md5 = hashlib.md5(data).hexdigest()
+    return store.root / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    path.chmod(0o600)
+    path.write_bytes(data)
+    path.chmod(0o444)
+
+
+def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_module, "boot_id", lambda: "another boot")
+    monkeypatch.setattr("dagfs.store.writer.boot_id", lambda: "another boot")
+
+
+def test_a_file_lies_where_dvc_3_looks_for_it_and_cannot_be_written(opened: Opener) -> None:
+    store, data = opened(), b"picture"
+    keep(store, dvc(data), data)
+    path = path_of(store, data)
+    assert path.read_bytes() == data
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    for directory in (store.root, path.parent, store.root / "tmp"):
+        assert stat.S_IMODE(directory.stat().st_mode) & 0o077 == 0
+
+
+def test_a_file_can_be_read_before_it_is_on_disk(opened: Opener) -> None:
+    store = opened()
+    files = [noise(1000, seed) for seed in range(200)]
+    for data in files:
+        keep(store, dvc(data), data, flush=False)
+        assert read(store, dvc(data)) == data
+    store.flush(20)
+    assert [read(store, dvc(data)) for data in files] == files
+    assert store.info().files == 200
+    assert store.info().bytes == 200_000
+
+
+def test_equal_bytes_are_kept_once_and_found_by_every_name(opened: Opener) -> None:
+    store, data = opened(), b"labels"
+    keep(store, git(data, "a"), data)
+    keep(store, git(data, "b"), data)
+    assert store.info().files == 1
+    assert (
+        read(store, git(data, "a")) == read(store, git(data, "b", commit="another")) == read(store, dvc(data)) == data
+    )
+
+
+def test_an_unproved_git_hash_finds_nothing(opened: Opener) -> None:
+    store, data = opened(), b"labels"
+    keep(store, git(data, "a", claim="0" * 40), data)
+    assert read(store, git(data, "a", claim="0" * 40)) == data
+    assert read(store, git(b"others", "b", claim="0" * 40)) is None
+
+
+def test_a_text_of_dvc_2_lies_under_its_own_md5_and_is_found_by_the_claimed_one(opened: Opener) -> None:
+    store, data = opened(), b"name\tscore\r\nsquirrel\t5\r\n"
+    content = claimed(hashlib.md5(data.replace(b"\r\n", b"\n")).hexdigest(), size=len(data))
+    keep(store, content, data)
+    assert path_of(store, data).exists()
+    assert not path_of(store, data.replace(b"\r\n", b"\n")).exists()
+    assert read(store, content) == data
+    assert read(store, claimed(content.key.digest)) == data
+
+
+def test_a_text_of_dvc_2_is_not_given_for_another_size(opened: Opener) -> None:
+    store, data = opened(), b"name\tscore\r\nsquirrel\t5\r\n"
+    unix = data.replace(b"\r\n", b"\n")
+    keep(store, claimed(hashlib.md5(unix).hexdigest(), size=len(data)), data)
+    assert read(store, dvc(unix)) is None
+    keep(store, dvc(unix), unix)
+    assert read(store, dvc(unix)) == unix
+    assert read(store, claimed(hashlib.md5(unix).hexdigest(), size=len(data))) == data
+
+
+def test_files_and_names_survive_a_restart(opened: Opener) -> None:
+    store, data = opened(), noise(5000)
+    keep(store, git(data, "a"), data)
+    store.set_value("listing", b"columns")
+    store.close()
+    again = opened()
+    assert read(again, git(data, "a")) == data
+    assert again.size(git(data, "a", sized=False)) == 5000
+    assert again.get_value("listing") == b"columns"
+    assert again.get_value("other") is None
+
+
+def test_a_file_of_another_size_is_a_miss_and_removed(opened: Opener) -> None:
+    store, data = opened(), noise(5000)
+    keep(store, dvc(data), data)
+    rewrite(path_of(store, data), data[:-1])
+    store.close()
+    again = opened()
+    assert read(again, dvc(data)) is None
+    assert not path_of(store, data).exists()
+    assert again.info().files == 0
+    assert again.info().bytes == 0
+
+
+def test_zeros_left_by_a_power_loss_are_found_at_the_first_use_after_the_boot(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    good, bad = noise(5000, 1), noise(5000, 2)
+    keep(store, dvc(good), good)
+    keep(store, dvc(bad), bad)
+    rewrite(path_of(store, bad), bytes(5000))
+    store.close()
+    another_boot(monkeypatch)
+    again = opened()
+    assert read(again, dvc(bad)) is None
+    assert not path_of(store, bad).exists()
+    assert read(again, dvc(good)) == good
+
+
+def test_a_file_is_verified_once_after_a_boot(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, data = opened(), noise(5000)
+    keep(store, dvc(data), data)
+    store.close()
+    another_boot(monkeypatch)
+    hashed: list[str] = []
+    md5_of = disk_module._md5_of
+    monkeypatch.setattr(disk_module, "_md5_of", lambda path: hashed.append(path) or md5_of(path))
+    for _ in range(2):
+        again = opened()
+        assert read(again, dvc(data)) == data
+        again.flush(20)
+        again.close()
+    assert len(hashed) == 1
+
+
+def test_a_lost_index_is_made_anew_and_the_files_count_again(opened: Opener) -> None:
+    store = opened()
+    files = [noise(1000, seed) for seed in range(20)]
+    for data in files:
+        keep(store, dvc(data), data, flush=False)
+    store.close()
+    for path in (store.root / "index").iterdir():
+        path.unlink()
+    again = opened()
+    assert again.flush(20)
+    assert again.info().files == 20
+    rewrite(path_of(store, files[0]), bytes(1000))
+    assert [read(again, dvc(data)) for data in files] == [None, *files[1:]]
+
+
+def test_an_index_that_is_no_data_base_is_made_anew(opened: Opener) -> None:
+    store, data = opened(), noise(1000)
+    keep(store, dvc(data), data)
+    store.close()
+    for path in (store.root / "index").iterdir():
+        path.write_bytes(b"not a data base" * 1000)
+    again = opened()
+    assert read(again, dvc(data)) == data
+    assert again.flush(20)
+    assert again.info().files == 1
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+@pytest.mark.parametrize("table", ["index", "values"])
+def test_a_planted_pickle_is_a_miss(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
+    store, data = opened(), noise(1000)
+    keep(store, git(data), data)
+    store.set_value("listing", b"columns")
+    store.close()
+    with sqlite3.connect(store.root / table / "cache.db") as base:
+        assert base.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps(Bomb()),)).rowcount > 0
+    base.close()
+    again = opened()
+    assert again.get_value("listing") == (None if table == "values" else b"columns")
+    assert read(again, git(data)) == (None if table == "index" else data)
+    assert not (tmp_path / "bomb").exists()
+
+
+def test_a_row_that_names_a_file_elsewhere_is_a_miss(opened: Opener, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    store = opened()
+    store.set_value("listing", b"x" * 100_000)
+    store.close()
+    with sqlite3.connect(store.root / "values" / "cache.db") as base:
+        base.execute("UPDATE Cache SET filename = ?", ("../../secret",))
+    base.close()
+    again = opened()
+    assert again.get_value("listing") is None
+    again.set_value("listing", b"y")
+    assert secret.read_bytes() == b"secret"
+
+
+def test_a_value_that_changed_on_disk_is_a_miss(opened: Opener) -> None:
+    store = opened()
+    store.set_value("listing", b"x" * 100_000)
+    (path,) = (store.root / "values").rglob("*.val")
+    path.write_bytes(path.read_bytes()[:-1] + b"y")
+    assert store.get_value("listing") is None
+
+
+def test_a_root_of_another_format_is_refused(opened: Opener, tmp_path: Path) -> None:
+    opened().close()
+    (tmp_path / "cache" / "format").write_text("999")
+    with pytest.raises(CacheRefused, match="another version"):
+        opened()
+
+
+def test_a_directory_with_other_things_is_refused(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("work")
+    with pytest.raises(CacheRefused):
+        opened(root=tmp_path / "home")
+
+
+def test_a_root_of_somebody_else_is_refused(opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "cache").stat().st_uid + 1)
+    with pytest.raises(CacheRefused, match="belongs to"):
+        opened()
+
+
+def test_a_root_open_to_others_is_closed_to_them(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o777)
+    opened()
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+def test_verify_finds_every_flipped_bit_and_removes_the_file(opened: Opener) -> None:
+    store = opened()
+    files = [noise(3000, seed) for seed in range(10)]
+    for data in files:
+        keep(store, dvc(data), data, flush=False)
+    store.flush(20)
+    for number, data in enumerate(files[:3]):
+        damaged = bytearray(data)
+        damaged[number * 1000] ^= 1 << number
+        rewrite(path_of(store, data), bytes(damaged))
+    checked: list[int] = []
+    assert sorted(store.verify(checked.append)) == sorted(path_of(store, data) for data in files[:3])
+    assert sum(checked) == 30_000
+    assert [read(store, dvc(data)) for data in files] == [None] * 3 + files[3:]
+    assert list(store.verify()) == []
+
+
+def test_clear_leaves_what_is_in_use(opened: Opener) -> None:
+    store = opened()
+    files = [noise(3000, seed) for seed in range(5)]
+    for data in files:
+        keep(store, dvc(data), data, flush=False)
+    store.flush(20)
+    used = store.find(dvc(files[0]))
+    assert used is not None
+    assert store.clear() == 4 * 3000
+    assert used.read(0, 3000) == files[0]
+    used.close()
+    assert [read(store, dvc(data)) is not None for data in files] == [True, False, False, False, False]
+    assert store.clear() == 3000
+    assert store.info().files == 0
+
+
+def test_the_limit_holds_under_parallel_puts(opened: Opener) -> None:
+    store = opened(2 * MiB)
+    peaks: list[int] = []
+
+    def put(first: int) -> None:
+        for seed in range(first, first + 50):
+            keep(store, dvc(noise(40_000, seed)), noise(40_000, seed), flush=False)
+            peaks.append(sum(size for _, size in store._layout.stored()))
+
+    threads = [threading.Thread(target=put, args=(number * 50,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.flush(30)
+    assert max(peaks) <= 2 * MiB
+    on_disk = sum(size for _, size in store._layout.stored())
+    assert MiB < on_disk <= 2 * MiB
+    assert store.info().bytes == on_disk
+
+
+def test_an_epoch_of_twice_the_limit_hits_on_the_part_that_fits(opened: Opener) -> None:
+    store = opened(40 * 10_000 + 1000)
+    files = [noise(10_000, seed) for seed in range(80)]
+    hits = []
+    for _ in range(3):
+        hits.append(0)
+        for data in files:
+            if read(store, dvc(data)) is None:
+                keep(store, dvc(data), data)
+            else:
+                hits[-1] += 1
+    assert min(hits[1:]) >= 0.9 * 40, hits
+
+
+def test_nothing_in_use_is_evicted(opened: Opener) -> None:
+    store = opened(10 * 10_000)
+    first = noise(10_000, 999)
+    keep(store, dvc(first), first)
+    used = store.find(dvc(first))
+    assert used is not None
+    for seed in range(50):
+        keep(store, dvc(noise(10_000, seed)), noise(10_000, seed))
+    assert path_of(store, first).exists()
+    used.close()
+
+
+def test_a_limit_smaller_than_a_file_does_not_fail_the_read(opened: Opener) -> None:
+    store, data = opened(1000), noise(50_000)
+    keep(store, dvc(data), data)
+    assert read(store, dvc(data)) == data
+    assert store.info().bytes == 0
+
+
+def test_the_disk_keeps_its_free_share(opened: Opener) -> None:
+    store = opened()
+    store._room.free = lambda: (10 * MiB - store.info().bytes, 100 * MiB)  # 5 MiB have to stay free
+    for seed in range(100):
+        keep(store, dvc(noise(100_000, seed)), noise(100_000, seed))
+    assert 4 * MiB < store.info().bytes <= 5 * MiB
+
+
+def test_a_full_disk_drops_puts_with_one_line_and_reads_go_on(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, kept = opened(), noise(1000, 1)
+    keep(store, dvc(kept), kept)
+
+    def fail(data: bytes) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(store._layout, "write_temp", fail)
+        for seed in range(2, 12):
+            keep(store, dvc(noise(1000, seed)), noise(1000, seed))
+        assert read(store, dvc(noise(1000, 11))) == noise(1000, 11), "from memory"
+    assert read(store, dvc(kept)) == kept
+    assert len(caplog.records) == 1
+    assert store.info().files == 1
+    keep(store, dvc(noise(1000, 2)), noise(1000, 2))
+    assert store.info().files == 2
+
+
+def test_memory_for_files_that_the_disk_refuses_is_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(1000)
+    for seed in range(12):
+        keep(store, dvc(noise(4 * MiB, seed)), noise(4 * MiB, seed))
+    assert read(store, dvc(noise(4 * MiB, 0))) is None
+    assert read(store, dvc(noise(4 * MiB, 11))) is not None
+    assert len(store._backlog._named) <= 8
+
+
+def test_open_descriptors_are_bounded(opened: Opener) -> None:
+    store = opened()
+    before = len(os.listdir("/proc/self/fd"))
+    for seed in range(400):
+        keep(store, dvc(noise(100, seed)), noise(100, seed), flush=False)
+    store.flush(30)
+    for seed in range(400):
+        assert read(store, dvc(noise(100, seed))) == noise(100, seed)
+    assert len(os.listdir("/proc/self/fd")) - before < 150
+
+
+PUTTER = """
+import sys
+from pathlib import Path
+from support.contents import dvc, noise, proof
+from dagfs.metrics import Metrics
+from dagfs.store.disk import DiskStore
+store = DiskStore(Path(sys.argv[1]), 100 << 20, Metrics())
+print("ready", flush=True)
+for seed in range(int(sys.argv[2]), int(sys.argv[3])):
+    data = noise(20_000, seed)
+    store.put(dvc(data), data, proof(dvc(data), data))
+    if seed % 10 == 9:
+        store.flush()
+        print(seed, flush=True)
+store.close()
+"""
+
+
+def putter(root: Path, first: int, last: int) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    return subprocess.Popen(
+        [sys.executable, "-c", PUTTER, str(root), str(first), str(last)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def test_a_process_killed_in_mid_put_leaves_nothing_wrong_and_nothing_behind(opened: Opener, tmp_path: Path) -> None:
+    child = putter(tmp_path / "cache", 0, 10_000)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.strip() == "99":
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait(20)
+    (tmp_path / "cache" / "tmp" / f"{child.pid}-1-0").write_bytes(b"half of a fi")
+    store = opened()
+    assert os.listdir(store.root / "tmp") == []
+    assert list(store.verify()) == []
+    assert all(read(store, dvc(noise(20_000, seed))) == noise(20_000, seed) for seed in range(100))
+    on_disk = list(store._layout.stored())
+    assert store.info().bytes >= sum(size for _, size in on_disk)
+
+
+def test_temporary_files_of_a_living_process_stay(opened: Opener) -> None:
+    store = opened()
+    temp = store._layout.write_temp(b"half")
+    opened()
+    assert Path(temp).exists()
+
+
+def test_two_processes_share_one_store(opened: Opener, tmp_path: Path) -> None:
+    store = opened()
+    children = [putter(tmp_path / "cache", 0, 150), putter(tmp_path / "cache", 50, 200)]
+    for seed in range(200, 250):
+        keep(store, dvc(noise(20_000, seed)), noise(20_000, seed), flush=False)
+    for child in children:
+        child.communicate(timeout=60)
+        assert child.returncode == 0
+    store.flush(20)
+    assert all(read(store, dvc(noise(20_000, seed))) == noise(20_000, seed) for seed in range(250))
+    assert store.info().files == 250
+    assert store.info().bytes == 250 * 20_000
+
+
+# Large files: blocks
+
+
+LARGE = 10 * BLOCK + 123
+
+
+def test_blocks_survive_a_restart_and_a_damaged_one_is_missing_again(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data[: 4 * BLOCK])
+    partial.write(9 * BLOCK, data[9 * BLOCK :])
+    partial.close()
+    store.close()
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.seek(2 * BLOCK + 7)
+        file.write(b"\0\1\2")
+    again = opened()
+    assert again.size(dvc(data, sized=False)) == LARGE
+    partial = again.partial(dvc(data), LARGE)
+    assert partial.missing(Span(0, LARGE)) == [Span(4 * BLOCK, 9 * BLOCK)]
+    assert partial.read(0, BLOCK) == data[:BLOCK]
+    assert partial.read(2 * BLOCK, 10) is None
+    assert partial.missing(Span(0, LARGE)) == [Span(2 * BLOCK, 3 * BLOCK), Span(4 * BLOCK, 9 * BLOCK)]
+    assert partial.read(9 * BLOCK, BLOCK + 500) == data[9 * BLOCK :]
+    partial.close()
+
+
+def test_pieces_of_any_size_make_blocks(opened: Opener) -> None:
+    data = noise(LARGE)
+    partial = opened().partial(dvc(data), LARGE)
+    for start in range(0, LARGE, 10_007):
+        assert partial.read(start, 1) is None
+        partial.write(start, data[start : start + 10_007])
+    assert partial.missing(Span(0, LARGE)) == []
+    assert partial.read(12_345, 2 * BLOCK) == data[12_345 : 12_345 + 2 * BLOCK]
+    partial.close()
+
+
+def test_a_whole_large_file_is_published_and_its_blocks_are_gone(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data[:-1])
+    assert not partial.publish()
+    partial.write(LARGE - 1, data[-1:])
+    assert partial.publish()
+    assert partial.read(5, 100) == data[5:105]
+    partial.close()
+    assert read(store, dvc(data)) == data
+    assert stat.S_IMODE(path_of(store, data).stat().st_mode) == 0o444
+    assert os.listdir(store.root / "partial") == []
+    assert store.info().bytes == LARGE
+
+
+def test_wrong_blocks_are_not_published_and_forgotten(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(IntegrityError):
+        partial.publish()
+    assert partial.missing(Span(0, LARGE)) == [Span(0, LARGE)]
+    partial.write(0, data)
+    assert partial.publish()
+    partial.close()
+    assert read(store, dvc(data)) == data
+
+
+def test_a_large_file_is_checked_block_by_block_after_a_boot(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_module, "INLINE_MAX", BLOCK)
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+    partial.publish()
+    partial.close()
+    rewrite(path_of(store, data), data[: 5 * BLOCK] + bytes(BLOCK) + data[6 * BLOCK :])
+    store.close()
+    another_boot(monkeypatch)
+    again = opened()
+    found = again.find(dvc(data))
+    assert found is not None
+    assert found.read(0, 5 * BLOCK) == data[: 5 * BLOCK]
+    with pytest.raises(OSError, match="damaged"):
+        found.read(5 * BLOCK - 1, 2)
+    found.close()
+    assert again.find(dvc(data)) is None
+    assert not path_of(store, data).exists()
+
+
+def test_a_large_file_without_checksums_is_verified_in_the_background(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "INLINE_MAX", 1000)
+    store, data = opened(), noise(50_000)
+    path_of(store, data).parent.mkdir()
+    path_of(store, data).write_bytes(data)  # as DVC puts it there
+    assert store.find(dvc(data)) is None
+    eventually(lambda: read(store, dvc(data)) == data)
+
+
+def test_two_processes_fetch_one_large_file_into_blocks_of_their_own(opened: Opener) -> None:
+    data = noise(LARGE)
+    one, other = opened(), opened()  # the lock is on the open file, so two stores stand for two processes
+    first, second = one.partial(dvc(data), LARGE), other.partial(dvc(data), LARGE)
+    first.write(0, data[:BLOCK])
+    assert second.missing(Span(0, BLOCK)) == [Span(0, BLOCK)]
+    second.write(0, data)
+    assert second.publish()
+    first.write(BLOCK, data[BLOCK:])
+    assert first.publish()
+    assert first.read(0, LARGE) == second.read(0, LARGE) == data
+    first.close()
+    second.close()
+    assert one.info().files == other.info().files == 1
+
+
+def test_a_file_larger_than_the_store_is_read_through_memory(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened(MiB)
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+    assert partial.read(100, BLOCK) == data[100 : 100 + BLOCK]
+    assert not partial.publish()
+    partial.close()
+    assert store.info().bytes <= MiB
+
+
+def test_blocks_whose_disk_fails_go_through_memory(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = noise(LARGE)
+    partial = opened().partial(dvc(data), LARGE)
+
+    def fail(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("dagfs.store.partial.os.pwrite", fail)
+        partial.write(0, data)
+    assert partial.read(0, LARGE) == data
+    partial.close()
+
+
+def test_idle_blocks_leave_before_whole_files(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened(6 * MiB)
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data[: 8 * BLOCK])
+    partial.close()
+    files = [noise(MiB, seed) for seed in range(1, 6)]
+    for file in files:
+        keep(store, dvc(file), file)
+    assert store.info().partials == 0
+    assert [read(store, dvc(file)) == file for file in files] == [True] * 5
