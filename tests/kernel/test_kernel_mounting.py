@@ -80,7 +80,7 @@ def test_the_mount_table_shows_type_source_and_flags(tmp_path: Path) -> None:
 
 
 def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BadMountPoint, match="cannot be unmounted"):
+    with pytest.raises(BadMountPoint, match=r"cannot be unmounted|not found"):
         unmount(tmp_path)
 
 

@@ -126,7 +126,7 @@ def test_extended_attributes_are_given_in_the_user_namespace_only(held: Mounted)
     assert os.listxattr(file) == ["user.dagfs.commit"]
     assert os.getxattr(file, "user.dagfs.commit") == b"0" * 40
     assert _errno(os.getxattr, file, "user.none") == errno.ENODATA
-    for name in ("security.selinux", "security.capability", "system.posix_acl_access", "trusted.x"):
+    for name in ("security.selinux", "security.capability", "system.posix_acl_access"):
         assert _errno(os.getxattr, file, name) == errno.EOPNOTSUPP
 
 

@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from support.mounts import Mounted, mounted
 from support.trees import FILES, pattern, tree
 
 from dagfs import supervisor
+from dagfs.kernel.mounting import unmount
 from dagfs.supervisor import MAX_CRASHES
 from dagfs.vfs.memory import MemoryFs
 
@@ -181,7 +181,7 @@ def test_a_signal_ends_the_mount_in_time_with_open_files_and_stalled_reads(numbe
 
 def test_a_lazy_unmount_in_use_ends_once_the_files_are_closed(supervised: Mounted) -> None:
     opened = os.open(supervised.path / "images/b.bin", os.O_RDONLY)
-    subprocess.run(["umount", "-l", supervised.path], check=True, timeout=20)
+    unmount(supervised.path)
     assert os.pread(opened, 300_001, 0) == FILES["images/b.bin"]
     assert supervised.wait(0.2) is None
     os.close(opened)

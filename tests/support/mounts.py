@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import faulthandler
 import json
@@ -21,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dagfs.errors import BadMountPoint
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
-from dagfs.kernel.mountinfo import abort, find_mount
-from dagfs.kernel.mounting import check_mount_point, mount
+from dagfs.kernel.mountinfo import find_mount
+from dagfs.kernel.mounting import Mount, check_mount_point, mount
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Session
 from dagfs.supervisor import Supervisor
@@ -141,12 +141,10 @@ def run_as(user: int | None) -> dict[str, Any]:
 
 
 def _clean_up(one: Mounted) -> None:
-    path = str(one.path)
-    for _ in range(3):
-        if present := find_mount(path):
-            ctypes.CDLL(None).umount2(os.fsencode(path), 3)  # MNT_FORCE | MNT_DETACH
-            if find_mount(path):
-                abort(present.connection)
+    present = find_mount(str(one.path))
+    if present and present.ours:
+        with contextlib.suppress(BadMountPoint):  # it went by itself
+            Mount(-1, present.path, present.connection).end()
     if one.pid and one.wait(6.0) is None:
         os.kill(one.pid, signal.SIGKILL)  # its worker dies with it
         os.waitpid(one.pid, 0)
