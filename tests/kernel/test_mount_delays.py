@@ -134,6 +134,20 @@ def test_a_failed_read_has_the_errno_of_its_error_and_is_noted_once(driver: str,
         assert sorted(name for _, _, name in one.ask("failures")) == sorted(kind.__name__ for kind in ERRNOS)
 
 
+class Babbling(MemoryFs):
+    """Answers reads with more than was asked for."""
+
+    def read(self, node: int, offset: int, size: int) -> bytes:
+        return bytes(size + 1)
+
+
+def test_a_reply_that_the_kernel_refuses_is_an_error_and_not_a_hang() -> None:
+    with mounted(lambda: Babbling({"f": b"x" * 5000, "d/g": b""})) as one:
+        with pytest.raises(OSError, match="Input/output"):
+            (one.path / "f").read_bytes()
+        assert os.listdir(one.path / "d") == ["g"]
+
+
 def unreachable() -> MemoryFs:
     fs = MemoryFs({"there": b"bytes"})
     fs.errors = {("lookup", "there"): errors.RemoteUnavailable("the hub is gone")}
