@@ -36,7 +36,7 @@ class Herald:
         pipe, self._pipe = self._pipe, None
         message = json.dumps([outcome.error, outcome.status, outcome.detail]).encode()
         try:
-            os.write(pipe, message[:4096])
+            os.write(pipe, message + b"\n")
         except BrokenPipeError:
             pass  # the command that asked was interrupted; the mount stays
         finally:
@@ -53,7 +53,7 @@ def detach(daemon: Callable[[Herald], int]) -> Outcome:
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            said = pipe.read()
+            said = pipe.readline()  # not to its end: the daemon's workers hold it open, too
     finally:
         os.waitpid(child, 0)
     if not said:

@@ -57,7 +57,7 @@ class Core:
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
         self.source = connect(plan.repo, token, self.metrics, os.environ)
-        self.fetcher = Fetcher(self.source, commit, self.metrics)
+        self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
         pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)

@@ -209,9 +209,9 @@ def test_warm_fetches_what_it_is_told_and_shows_it(sample, home, tmp_path):
         done = home.run("warm", data / "images", data / "model.bin")
         wanted = {path for path in sample.files if path.startswith("images/")} | {"model.bin"}
         assert f"{len(wanted)}/{len(wanted)} files" in done.stdout
-        raw = asked(url)["raw"]
+        raw = asked(url)["raw_paths"]
         assert {path for path in raw if sample.files.get(path)} == {path for path in wanted if sample.files[path]}
         asked(url, reset=True)
         for path in wanted:
             assert (data / path).read_bytes() == sample.files[path]
-        assert asked(url)["totals"].get("raw", 0) == 0
+        assert asked(url)["raw_paths"] == {}
