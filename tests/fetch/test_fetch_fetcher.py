@@ -1,0 +1,358 @@
+"""Loads over a scripted hub: what is asked for, what is given, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from support.contents import RecordingSink, claimed, dvc, eventually, git, noise
+
+from dagfs.errors import (
+    AccessDenied,
+    ContentChanged,
+    DagfsError,
+    IntegrityError,
+    NotFound,
+    ProtocolError,
+    RemoteUnavailable,
+    Stalled,
+)
+from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch.assembly import Assembly
+from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.fetch.slots import Slots
+from dagfs.hub.memory import MemorySource
+from dagfs.hub.source import BodyHead
+from dagfs.metrics import Metrics
+from dagfs.model import Content, Entry, Kind, Span, Urgency, Versioning
+
+SMALL = noise(100_000)
+LARGE = noise(WHOLE_MAX + 300_000)
+MiB = 1 << 20
+
+
+class Hub:
+    """A source, a fetcher over it, and loads."""
+
+    def __init__(self, files: dict[str, bytes], *, slots: Slots | None = None, **options: bool) -> None:
+        self.source = MemorySource(files, **options)
+        self.metrics = Metrics()
+        self.fetcher = Fetcher(self.source, self.source.commit, self.metrics, slots)
+
+    def load(
+        self,
+        content: Content,
+        span: Span | None = None,
+        urgency: Urgency = Urgency.READER,
+        sink: RecordingSink | None = None,
+    ) -> RecordingSink:
+        sink = sink or RecordingSink()
+        sink.load = self.fetcher.load(content, span, urgency, sink)  # type: ignore[attr-defined]
+        return sink
+
+    def close(self) -> None:
+        self.fetcher.close()
+        self.source.close()
+
+
+@pytest.fixture
+def hubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    made: list[Hub] = []
+
+    class Kept(Hub):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[arg-type]
+            made.append(self)
+
+    yield Kept
+    for hub in made:
+        hub.close()
+
+
+def test_a_small_file_of_known_size_is_one_request_without_a_range(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    sink = hub.load(dvc(SMALL, "a")).wait()
+    assert (sink.size, sink.data, sink.error) == (len(SMALL), SMALL, None)
+    assert sink.proof is not None
+    assert sink.proof.md5 == hashlib.md5(SMALL).hexdigest()
+    assert hub.source.spans == [("a", None)]
+
+
+def test_a_file_of_unknown_size_is_asked_for_up_to_the_limit_of_small_ones(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    sink = hub.load(dvc(SMALL, "a", sized=False)).wait()
+    assert sink.data == SMALL
+    assert hub.source.spans == [("a", Span(0, WHOLE_MAX))]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("ranged", [True, False])
+@pytest.mark.parametrize("data", [b"", b"x", SMALL, noise(WHOLE_MAX)], ids=["empty", "byte", "small", "limit"])
+def test_a_small_file_is_whole_and_proved_from_any_server(
+    hubs: type[Hub], data: bytes, ranged: bool, announced: bool, sized: bool
+) -> None:
+    hub = hubs({"a": data}, ranged=ranged, announce_length=announced)
+    sink = hub.load(dvc(data, "a", sized=sized)).wait()
+    assert (sink.size, sink.data, sink.error, sink.pieces) == (len(data), data, None, {})
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_large_file_begins_with_its_size_and_first_bytes_on_any_server(
+    hubs: type[Hub], ranged: bool, announced: bool, sized: bool
+) -> None:
+    hub = hubs({"a": LARGE}, ranged=ranged, announce_length=announced)
+    sink = hub.load(dvc(LARGE, "a", sized=sized)).wait()
+    assert (sink.data, sink.error) == (None, None)
+    assert len(sink.joined) >= WHOLE_MAX
+    assert LARGE.startswith(sink.joined)
+    assert sink.size == (len(LARGE) if announced or not sized else None)
+
+
+def test_a_large_file_whose_size_the_hub_tells_nowhere_is_measured(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hubs({"a": LARGE}, ranged=False, announce_length=False)
+    unsized = Entry("a", Kind.FILE, Versioning.DVC, "")
+    monkeypatch.setattr(hub.source, "describe", lambda commit, path, *, sized: unsized)
+    sink = hub.load(dvc(LARGE, "a", sized=False)).wait()
+    assert sink.size == len(LARGE)
+    assert LARGE.startswith(sink.joined)
+    assert len(sink.joined) == WHOLE_MAX
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_span_comes_exactly_or_with_the_whole_file(hubs: type[Hub], ranged: bool) -> None:
+    hub = hubs({"a": LARGE}, ranged=ranged)
+    sink = hub.load(dvc(LARGE, "a"), Span(5_000_000, 5_500_000)).wait()
+    assert sink.error is None
+    assert sink.joined == (LARGE[5_000_000:5_500_000] if ranged else LARGE)
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_cut_span_is_resumed_and_no_byte_is_given_twice(hubs: type[Hub], ranged: bool) -> None:
+    hub = hubs({"a": LARGE}, ranged=ranged)
+    hub.source.fail("open:a", RemoteUnavailable("cut"), times=2, after=1_000_000)
+    span = Span(2_000_000, 6_000_000)
+    sink = hub.load(dvc(LARGE, "a"), span).wait()
+    assert sink.error is None
+    start = span.start if ranged else 0
+    assert LARGE[start : start + len(sink.joined)] == sink.joined
+    assert start + len(sink.joined) >= span.end
+    if ranged:
+        assert [asked for _, asked in hub.source.spans] == [
+            span,
+            Span(3_000_000, 6_000_000),
+            Span(4_000_000, 6_000_000),
+        ]
+
+
+def test_a_cut_small_file_is_resumed(hubs: type[Hub]) -> None:
+    data = noise(MiB)
+    hub = hubs({"a": data})
+    hub.source.fail("open:a", Stalled("nothing came"), after=700_000)
+    assert hub.load(dvc(data, "a")).wait().data == data
+    assert hub.source.spans[1] == ("a", Span(700_000, MiB))
+    assert hub.metrics.snapshot()["fetch.received_bytes"] == MiB
+
+
+def test_wrong_bytes_are_fetched_again_twice_and_then_an_error(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    sink = hub.load(claimed("0" * 32, "a")).wait()
+    assert isinstance(sink.error, IntegrityError)
+    assert sink.data is None
+    assert hub.source.calls["open:a"] == 3
+
+
+def test_a_size_other_than_the_known_one_is_an_error(hubs: type[Hub]) -> None:
+    for announced in (True, False):
+        hub = hubs({"a": SMALL}, announce_length=announced)
+        content = dataclasses.replace(dvc(SMALL, "a"), size=len(SMALL) + 1)
+        hub.fetcher.patience = 0.2
+        sink = hub.load(content).wait()
+        assert isinstance(sink.error, (IntegrityError, ProtocolError))
+        assert sink.data is None
+
+
+def test_the_text_md5_of_dvc_2_proves_a_text_and_only_a_text(hubs: type[Hub]) -> None:
+    text, binary = b"a\r\nb\r\n" * 1000, b"\0a\r\nb\r\n" * 1000
+    hub = hubs({"text": text, "binary": binary})
+    for path, data in (("text", text), ("binary", binary)):
+        content = claimed(hashlib.md5(data.replace(b"\r\n", b"\n")).hexdigest(), path, len(data))
+        sink = hub.load(content).wait()
+        assert (sink.data == text) is (path == "text")
+        assert isinstance(sink.error, IntegrityError) is (path == "binary")
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_git_hash_proves_when_it_is_a_blob_id_and_nothing_else(hubs: type[Hub], sized: bool) -> None:
+    hub = hubs({"a": SMALL}, versioning=Versioning.GIT)
+    for content, proved in (
+        (git(SMALL, "a", sized=sized), True),
+        (git(SMALL, "a", claim="0" * 40, sized=sized), False),
+    ):
+        sink = hub.load(content).wait()
+        assert sink.data == SMALL
+        assert sink.proof is not None
+        assert (content.claim in sink.proof.proved) is proved
+
+
+@pytest.mark.parametrize(("error", "tries"), [(NotFound("a"), 1), (AccessDenied("a"), 2), (ContentChanged("a"), 1)])
+def test_a_plain_no_is_not_asked_again(hubs: type[Hub], error: DagfsError, tries: int) -> None:
+    hub = hubs({"a": SMALL})
+    hub.source.fail("open:a", error, times=5)
+    assert hub.load(dvc(SMALL, "a")).wait().error is error
+    assert hub.source.calls["open:a"] == tries
+
+
+def test_a_renewed_token_is_tried_once(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    hub.source.fail("open:a", AccessDenied("expired"))
+    assert hub.load(dvc(SMALL, "a")).wait().data == SMALL
+
+
+def test_a_hub_that_stays_away_is_given_up_and_the_next_load_starts_anew(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    hub.fetcher.patience = 0.3
+    hub.source.fail("open:a", RemoteUnavailable("down"), times=10_000)
+    assert isinstance(hub.load(dvc(SMALL, "a")).wait().error, RemoteUnavailable)
+    assert hub.source.calls["open:a"] > 2
+    hub.source._failures.clear()
+    assert hub.load(dvc(SMALL, "a")).wait().data == SMALL
+
+
+def test_retry_after_stops_everybody(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL, "b": SMALL})
+    hub.source.fail("open:a", RemoteUnavailable("429", retry_after=0.3))
+    first = hub.load(dvc(SMALL, "a"))
+    eventually(lambda: hub.fetcher._queue.slots.paused_until > 0)
+    second = hub.load(dvc(SMALL, "b"))
+    assert hub.source.calls["open:b"] == 0
+    assert second.wait().data == first.wait().data == SMALL
+    assert hub.fetcher._queue.slots.limit < Slots().limit
+
+
+def test_a_reader_finds_a_slot_however_many_guesses_hang(hubs: type[Hub]) -> None:
+    files = {f"guess{number}": SMALL for number in range(100)} | {"wanted": SMALL}
+    hub = hubs(files)
+    for path in files:
+        if path != "wanted":
+            hub.source.hold(path)
+    for number in range(100):
+        hub.load(dvc(SMALL, f"guess{number}"), None, Urgency.PREFETCH)
+    assert hub.fetcher.in_flight() == (12, 88)
+    assert hub.load(dvc(SMALL, "wanted")).wait().data == SMALL
+
+
+def test_a_promoted_guess_overtakes_the_others(hubs: type[Hub]) -> None:
+    hub = hubs({f"f{number}": SMALL for number in range(10)}, slots=Slots(1))
+    hub.source.hold("f0")
+    sinks = [hub.load(dvc(SMALL, f"f{number}"), None, Urgency.WARM_UP) for number in range(10)]
+    sinks[7].load.promote(Urgency.PREFETCH)  # type: ignore[attr-defined]
+    sinks[8].load.promote(Urgency.READ_AHEAD)  # type: ignore[attr-defined]
+    hub.source.release("f0")
+    for sink in sinks:
+        sink.wait()
+    assert [path for path, _ in hub.source.spans] == ["f0", "f8", "f7", "f1", "f2", "f3", "f4", "f5", "f6", "f9"]
+
+
+def test_a_cancelled_load_ends_wherever_it_is(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL, "b": SMALL}, slots=Slots(1))
+    hub.source.hold("a", after=1000)
+    running, queued = hub.load(dvc(SMALL, "a")), hub.load(dvc(SMALL, "b"))
+    queued.load.cancel()  # type: ignore[attr-defined]
+    queued.load.cancel()  # type: ignore[attr-defined]
+    assert queued.wait().error is not None
+    running.load.cancel()  # type: ignore[attr-defined]
+    assert running.wait().error is not None
+    assert hub.fetcher.in_flight() == (0, 0)
+    assert hub.source.calls["open:b"] == 0
+    assert hub.fetcher._queue.slots.limit == 1, "a cancelled load says nothing about the hub"
+
+
+def test_closing_ends_every_load(hubs: type[Hub]) -> None:
+    hub = hubs({f"f{number}": SMALL for number in range(40)})
+    for number in range(40):
+        hub.source.hold(f"f{number}", after=1000)
+    sinks = [hub.load(dvc(SMALL, f"f{number}"), None, Urgency.PREFETCH) for number in range(40)]
+    hub.fetcher.close()
+    assert all(sink.wait().error is not None for sink in sinks)
+    assert hub.load(dvc(SMALL, "f0")).wait().error is not None
+
+
+def test_guesses_wait_for_a_congested_disk_and_readers_do_not(hubs: type[Hub]) -> None:
+    hub = hubs({"guess": SMALL, "wanted": SMALL})
+    congested = [True]
+    hub.fetcher._congested = lambda: congested[0]
+    guess = hub.load(dvc(SMALL, "guess"), None, Urgency.PREFETCH)
+    assert hub.load(dvc(SMALL, "wanted")).wait().data == SMALL
+    assert hub.source.calls["open:guess"] == 0
+    congested[0] = False
+    assert guess.wait().data == SMALL
+
+
+def test_many_loads_leave_no_state(hubs: type[Hub]) -> None:
+    hub = hubs({f"f{number}": noise(100, number) for number in range(300)})
+    hub.source.fail("open:f7", RemoteUnavailable("cut"), times=2)
+    sinks = [hub.load(dvc(noise(100, number), f"f{number}"), None, Urgency(number % 4)) for number in range(300)]
+    for number, sink in enumerate(sinks):
+        assert sink.wait().data == noise(100, number)
+    assert hub.fetcher.in_flight() == (0, 0)
+    assert not hub.fetcher._jobs
+    assert hub.fetcher._queue._weight == 0
+
+
+# One load's bytes, without any thread
+
+
+def body(assembly: Assembly, data: bytes, start: int = 0, *, total: int | None = None, tag: str = "v1") -> None:
+    assembly.head(BodyHead(start, total, True, tag))
+    assembly.data(data)
+
+
+def test_two_versions_of_an_object_never_mix() -> None:
+    entry = Entry("bucket/a", Kind.FILE, Versioning.BUCKET)
+    content = Content(git(LARGE).key, entry, None, len(LARGE))
+    sink = RecordingSink()
+    assembly = Assembly(content, Span(0, 1000), sink)
+    body(assembly, LARGE[:500], total=len(LARGE))
+    with pytest.raises(ContentChanged):
+        body(assembly, LARGE[500:1000], 500, tag="v2")
+    assert sink.joined == LARGE[:500]
+
+
+def test_a_small_file_without_hash_starts_over_when_its_validator_changes() -> None:
+    sink = RecordingSink()
+    assembly = Assembly(git(SMALL, sized=False), None, sink)
+    body(assembly, SMALL[:500])
+    with pytest.raises(ProtocolError):
+        body(assembly, SMALL[500:], 500, tag="v2")
+    assert assembly.request() == Span(0, WHOLE_MAX)
+    body(assembly, SMALL, tag="v2")
+    assembly.complete()
+    assert sink.data == SMALL
+
+
+def test_a_large_file_without_hash_is_not_joined_from_two_versions() -> None:
+    assembly = Assembly(git(LARGE), Span(0, 1000), RecordingSink())
+    body(assembly, LARGE[:500])
+    with pytest.raises(IntegrityError):
+        body(assembly, LARGE[500:1000], 500, tag="v2")
+
+
+def test_more_bytes_than_the_file_has_are_an_error() -> None:
+    assembly = Assembly(dvc(SMALL), None, RecordingSink())
+    with pytest.raises(ProtocolError):
+        body(assembly, SMALL + b"x")
+
+
+def test_bytes_after_those_asked_for_are_an_error() -> None:
+    assembly = Assembly(dvc(LARGE), Span(0, 1000), RecordingSink())
+    with pytest.raises(ProtocolError):
+        body(assembly, LARGE[10:], 10)

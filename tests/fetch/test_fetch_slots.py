@@ -1,0 +1,105 @@
+"""How many transfers run: grows while it helps, shrinks when refused, always leaves room for readers."""
+
+from __future__ import annotations
+
+from dagfs.fetch.queue import GUESSED_BYTES_MAX, Queue
+from dagfs.fetch.slots import CEILING, FLOOR, START, Slots
+from dagfs.model import Urgency
+
+
+def run(slots: Slots, seconds: float, rate: float, now: float) -> float:
+    """End transfers of 100 KB at `rate` bytes a second for a while; gives the time then."""
+    until = now + seconds
+    while now < until:
+        now += 100_000 / rate
+        slots.ended(100_000, now, busy=True)
+    return now
+
+
+def test_the_number_grows_while_throughput_does() -> None:
+    slots, now = Slots(), 0.0
+    for _ in range(200):
+        now = run(slots, 0.3, 1e6 * slots.limit, now)
+    assert slots.limit == CEILING
+
+
+def test_the_number_stays_when_more_does_not_help() -> None:
+    slots = Slots()
+    run(slots, 60, 50e6, 0.0)
+    assert START <= slots.limit <= 2 * START
+
+
+def test_an_idle_queue_says_nothing() -> None:
+    slots = Slots()
+    for number in range(1000):
+        slots.ended(100_000, number / (1 + number), busy=False)
+    assert slots.limit == START
+
+
+def test_a_refusal_halves_it_once_for_a_burst_and_pauses() -> None:
+    slots = Slots()
+    for number in range(10):
+        slots.refused(5.0 + number / 100, 30.0)
+    assert slots.limit == START // 2
+    assert slots.paused_until == 5.09 + 30.0
+    for number in range(20):
+        slots.refused(100.0 + 2 * number, None)
+    assert slots.limit == FLOOR
+    assert slots.lower >= 1
+
+
+def test_it_grows_again_after_a_refusal() -> None:
+    slots, now = Slots(), 0.0
+    slots.refused(0.0, None)
+    for _ in range(100):
+        now = run(slots, 0.3, 1e6 * slots.limit, now)
+    assert slots.limit > START
+
+
+class Load:
+    def __init__(self, urgency: Urgency, weight: int = 1) -> None:
+        self.urgency = urgency
+        self.weight = weight
+
+
+def test_classes_are_served_in_order_and_first_come_first() -> None:
+    queue = Queue(Slots(64))
+    loads = [Load(urgency) for urgency in (*reversed(Urgency), *Urgency)]
+    for load in loads:
+        queue.add(load)
+    order = [queue.start(0.0, guesses=True) for _ in loads]
+    assert order == sorted(loads, key=lambda load: load.urgency)
+
+
+def test_a_quarter_of_the_slots_is_the_readers() -> None:
+    queue = Queue(Slots(16))
+    for _ in range(20):
+        queue.add(Load(Urgency.READ_AHEAD))
+    started = 0
+    while queue.start(0.0, guesses=True):
+        started += 1
+    assert started == 12
+    for _ in range(6):
+        queue.add(Load(Urgency.READER))
+    readers = 0
+    while queue.start(0.0, guesses=True):
+        readers += 1
+    assert readers == 4
+
+
+def test_guesses_hold_a_bounded_number_of_bytes() -> None:
+    queue = Queue(Slots(64))
+    for _ in range(64):
+        queue.add(Load(Urgency.PREFETCH, 8 << 20))
+    started = 0
+    while queue.start(0.0, guesses=True):
+        started += 1
+    assert started == GUESSED_BYTES_MAX // (8 << 20)
+
+
+def test_nothing_starts_in_a_pause() -> None:
+    queue = Queue(Slots())
+    queue.add(Load(Urgency.READER))
+    queue.slots.refused(10.0, 5.0)
+    assert queue.start(14.9, guesses=True) is None
+    assert queue.start(15.0, guesses=True) is not None
