@@ -15,6 +15,7 @@ import pycurl
 
 from dagfs.errors import DagfsError, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
+from dagfs.hub.inflate import Inflater
 from dagfs.hub.source import BodyHead, BodySink
 from dagfs.hub.urls import origin, redact
 from dagfs.model import Span
@@ -28,7 +29,6 @@ ABORT = -1  # a count that is never the chunk's: curl ends the transfer
 _REFUSALS = frozenset({400, 401, 403})  # the object stores do not agree on how to say that a signature has expired
 _PROTOCOL_CODES = frozenset({
     pycurl.E_FTP_WEIRD_SERVER_REPLY,  # named so since before HTTP used it
-    pycurl.E_BAD_CONTENT_ENCODING,
     pycurl.E_URL_MALFORMAT,
     pycurl.E_UNSUPPORTED_PROTOCOL,
 })  # fmt: skip
@@ -65,7 +65,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_drained", "_expected", "_head", "_lines", "_loop", "_reply", "_retried", "_sink",
+        "_accepted", "_drained", "_expected", "_head", "_inflater", "_lines", "_loop", "_reply", "_retried", "_sink",
         "cancelled", "ended", "failed", "handle", "hops", "last_byte", "paused", "received", "refused", "request",
         "token", "url",
     )  # fmt: skip
@@ -110,6 +110,7 @@ class Exchange:
         self._accepted = False  # the body is the file's, not an error's text
         self._expected: int | None = None
         self._drained = 0
+        self._inflater: Inflater | None = None
 
     def on_header(self, line: bytes) -> int | None:
         """Called by curl for each header line; what follows the blank one, of a chunked body, is ignored."""
@@ -122,7 +123,7 @@ class Exchange:
         return self._guarded(self._begin)
 
     def on_data(self, chunk: bytes) -> int | None:
-        """Called by curl for each piece of a body, decoded."""
+        """Called by curl for each piece of a body."""
         self.last_byte = time.monotonic()
         if self.cancelled or self.failed is not None:
             return ABORT
@@ -131,15 +132,15 @@ class Exchange:
         if not self._accepted:
             self._drained += len(chunk)
             return ABORT if self._drained > DRAIN_BYTES else None
-        self.received += len(chunk)
+        return self._guarded(lambda: self._take(chunk))
+
+    def _take(self, chunk: bytes) -> None:
+        plain = chunk if self._inflater is None else self._inflater.feed(chunk)
+        self.received += len(plain)
         if self._expected is not None and self.received > self._expected:
-            self.failed = ProtocolError("more bytes than announced")
-            return ABORT
-        try:
-            self._sink.data(chunk)
-        except Exception as error:  # noqa: BLE001 -- a sink must not take the loop down
-            return self._sink_failed(error)
-        return None
+            raise ProtocolError("more bytes than announced")
+        if plain:
+            self._sink.data(plain)
 
     def _begin(self) -> None:
         answer = reply.parse(self._lines)
@@ -149,7 +150,10 @@ class Exchange:
         self._reply = answer
         if answer.status not in (200, 206, 416):
             return
-        self._head, self._expected = reply.begin(answer, self.request.span)
+        head, self._expected = reply.begin(answer, self.request.span)
+        if answer.encoding is not None and answer.length != 0:  # no bytes are no compressed stream either
+            self._inflater = Inflater(answer.encoding)
+        self._head = head
         self._accepted = answer.status != 416
         self._sink.head(self._head)
 
@@ -159,14 +163,11 @@ class Exchange:
         except DagfsError as error:
             self.failed = error
             return ABORT
-        except Exception as error:  # noqa: BLE001 -- a sink must not take the loop down
-            return self._sink_failed(error)
+        except Exception as error:
+            log.exception("the receiver of a body failed")
+            self.failed = ProtocolError(f"the body could not be taken: {type(error).__name__}")
+            return ABORT
         return None
-
-    def _sink_failed(self, error: Exception) -> int:
-        log.error("the receiver of a body failed", exc_info=error)
-        self.failed = ProtocolError(f"the body could not be taken: {type(error).__name__}")
-        return ABORT
 
     def redirect_target(self) -> str | None:
         """Give where the answer sends us, None when it is no redirect. Raises ProtocolError for one without target."""
@@ -200,11 +201,15 @@ class Exchange:
             return reply.failure(answer)
         if code != pycurl.E_OK:
             return self._broken(code, message)
-        if answer is None or self._head is None:
-            return ProtocolError("an answer without a head")
+        return self._shortage() if self._head is not None else ProtocolError("an answer without a head")
+
+    def _shortage(self) -> DagfsError | None:
+        """Compare what came with what was announced and what was asked for."""
+        if self._inflater is not None and not self._inflater.complete:
+            return ProtocolError(f"a compressed body without its end, after {self.received} bytes")
         if self._expected is not None and self.received != self._expected:
             return RemoteUnavailable(f"cut after {self.received} of {self._expected} bytes")
-        if not reply.enough(self._head, self.received, self.request.span):
+        if self._head is not None and not reply.enough(self._head, self.received, self.request.span):
             return ProtocolError("fewer bytes than the file has of the span asked for")
         return None
 

@@ -18,7 +18,7 @@ KEPT_HANDLES = 64
 """Twice the transfers that the hub recommends at most: enough that a burst makes none anew."""
 
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT of that name, which pycurl does not spell: a proxy's answer is not the hub's
-_ENCODINGS = {Lane.LISTING: "gzip", Lane.RAW: "identity"}  # either way curl decodes what is sent encoded nevertheless
+_ENCODINGS = {Lane.LISTING: "Accept-Encoding: gzip", Lane.RAW: "Accept-Encoding: identity"}
 _BUFFER_BYTES = 128 << 10
 
 
@@ -43,10 +43,8 @@ class Handles:
             handle.unsetopt(pycurl.RANGE)
         handle.ranged = span is not None
         if token != handle.token:
-            if token is None:
-                handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would change nothing
-            else:
-                handle.setopt(pycurl.HTTPHEADER, [f"Authorization: Bearer {token}"])
+            authorization = [f"Authorization: Bearer {token}"] if token else []
+            handle.setopt(pycurl.HTTPHEADER, [*authorization, _ENCODINGS[self._lane]])
             handle.token = token
         self._route(handle, exchange.url)
         return handle
@@ -94,7 +92,7 @@ class Handles:
             (pycurl.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
             (pycurl.BUFFERSIZE, _BUFFER_BYTES),
             (pycurl.USERAGENT, f"dagfs/{__version__}"),
-            (pycurl.ACCEPT_ENCODING, _ENCODINGS[self._lane]),
+            (pycurl.HTTPHEADER, [_ENCODINGS[self._lane]]),  # what `token` is None stands for
             (pycurl.CAPATH if self._network.ca_is_directory else pycurl.CAINFO, self._network.ca),
             (pycurl.PROXY, ""),  # not from the environment: the same decision serves both HTTP libraries
             (pycurl.NOPROXY, ""),

@@ -102,7 +102,7 @@ class ListingParser:
 
     def _begin(self) -> None:
         start = self._buffer.removeprefix(_BOM).lstrip(_SPACE)
-        if not start or b"null".startswith(start.rstrip(_SPACE)):
+        if (not start or b"null".startswith(start.rstrip(_SPACE))) and len(self._buffer) < FIRST_BATCH_BYTES:
             return
         if not start.startswith((b"[", b"{")):
             raise ProtocolError("the answer is not a listing")

@@ -20,11 +20,14 @@ MAX_RETRY_AFTER = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`length`: bytes on the wire. `first`, `last`, `total`: from Content-Range, None where it says * or is missing."""
+    """`length`: bytes on the wire. `encoding`: None for plain bytes.
+
+    `first`, `last`, `total`: from Content-Range, None where it says * or is missing.
+    """
 
     status: int
     length: int | None = None
-    encoded: bool = False
+    encoding: str | None = None
     first: int | None = None
     last: int | None = None
     total: int | None = None
@@ -45,11 +48,12 @@ def parse(lines: Sequence[bytes]) -> Reply:
         if name in _WANTED:
             found[name] = value.strip().decode("latin-1")
     length = found.get(b"content-length", "")
+    encoding = found.get(b"content-encoding", "").lower()
     first, last, total = _content_range(found.get(b"content-range"))
     return Reply(
         status=status,
         length=int(length) if length.isdecimal() and len(length) < 19 else None,
-        encoded=found.get(b"content-encoding", "identity").lower() not in ("identity", ""),
+        encoding=None if encoding in ("identity", "") else encoding,
         first=first,
         last=last,
         total=total,
@@ -64,7 +68,7 @@ def begin(reply: Reply, span: Span | None) -> tuple[BodyHead, int | None]:
     Raises ProtocolError for a span other than the one asked for, else the error that the status stands for.
     """
     if reply.status == 200:
-        length = None if reply.encoded else reply.length  # the length of a compressed body is not the file's
+        length = None if reply.encoding else reply.length  # the length of a compressed body is not the file's
         return BodyHead(0, length, False, reply.validator), length
     if reply.status == 206:
         return _partial(reply, span or Span(0, 1 << 62))

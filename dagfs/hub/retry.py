@@ -6,10 +6,12 @@ import random
 import threading
 import time
 
-from dagfs.errors import RemoteError, RemoteUnavailable
+from dagfs.errors import ProtocolError, RemoteError, RemoteUnavailable
 
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 8.0
+PROTOCOL_TRIES = 3
+"""An answer that makes no sense three times will make none at the fourth."""
 
 
 class Backoff:
@@ -36,6 +38,7 @@ class Backoff:
         pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
         if isinstance(error, RemoteUnavailable) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
-        exhausted = self._tries is not None and self._failures >= self._tries
+        tries = PROTOCOL_TRIES if isinstance(error, ProtocolError) else self._tries
+        exhausted = tries is not None and self._failures >= tries
         if exhausted or time.monotonic() + pause > self._deadline or self._closing.wait(pause):
             raise error
