@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""Key and certificate for 127.0.0.1 until 2126, made with openssl for these tests."""
 
 
 @dataclass
@@ -34,14 +39,15 @@ class Asked:
 
 
 class ScriptedHub:
-    def __init__(self, family: socket.AddressFamily = socket.AF_INET, address: str = "127.0.0.1") -> None:
+    """On 127.0.0.1; with `tls` by the certificate in CERTIFICATE, which nobody trusts unless told to."""
+
+    def __init__(self, *, tls: bool = False) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
         self._answers: dict[str, list[Answer]] = {}
         hub = self
 
         class Server(ThreadingHTTPServer):
-            address_family = family
             daemon_threads = True
             request_queue_size = 128
 
@@ -63,10 +69,12 @@ class ScriptedHub:
             def do_GET(self) -> None:
                 hub._serve(self)
 
-        self._server = Server((address, 0), Handler)
-        host = f"[{address}]" if ":" in address else address
-        self.port = self._server.server_address[1]
-        self.url = f"http://{host}:{self.port}"
+        self._server = Server(("127.0.0.1", 0), Handler)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
