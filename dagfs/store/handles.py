@@ -28,14 +28,17 @@ class Checker:
     def trust(self, block: int) -> None:
         self._good[block] = 1
 
-    def check(self, fd: int, size: int, offset: int, length: int) -> bool:
+    def damaged(self, fd: int, size: int, offset: int, length: int) -> list[int]:
+        """Give the damaged blocks of a span of a file of `size` bytes."""
+        found = []
         for block in range(offset // BLOCK, min(-(-(offset + length) // BLOCK), len(self._good))):
-            if not self._good[block]:
-                data = os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)
-                if zlib.crc32(data) != self._checksums[block]:
-                    return False
+            if self._good[block]:
+                continue
+            if zlib.crc32(os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == self._checksums[block]:
                 self._good[block] = 1
-        return True
+            else:
+                found.append(block)
+        return found
 
 
 class MemoryFile:
@@ -78,7 +81,7 @@ class DiskFile:
         if handle is None:
             raise OSError("the file is closed")
         size = max(0, min(size, handle.size - offset))
-        if handle.checker is not None and not handle.checker.check(handle.fd, handle.size, offset, size):
+        if handle.checker is not None and handle.checker.damaged(handle.fd, handle.size, offset, size):
             self._damaged(handle.md5)
             raise OSError("a block of a stored file is damaged")
         data = os.pread(handle.fd, size, offset)

@@ -109,8 +109,9 @@ class DiskBlocks:
         with self._lock:
             if _missing(self._there, Span(offset, offset + size), self.size):
                 return None
-        if not self._checker.check(self._fd, self.size, offset, size):
-            self._drop(offset, size)
+        damaged = self._checker.damaged(self._fd, self.size, offset, size)
+        if damaged:
+            self._drop(damaged)
             return None
         return os.pread(self._fd, size, offset)
 
@@ -193,13 +194,11 @@ class DiskBlocks:
             self._left -= 1
             self._fresh += 1
 
-    def _drop(self, offset: int, size: int) -> None:
-        """Forget the blocks of a span, of which one is damaged."""
+    def _drop(self, damaged: list[int]) -> None:
         with self._lock:
-            for block in range(offset // BLOCK, -(-(offset + size) // BLOCK)):
+            for block in damaged:
                 self._left += self._there[block]
                 self._there[block] = 0
-            self._checker = Checker(self._checksums)
 
     def _forget(self) -> None:
         with self._lock:

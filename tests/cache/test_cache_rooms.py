@@ -1,0 +1,200 @@
+"""The cache over the real store and fetcher, and a scripted hub."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.contents import dvc, eventually, git, noise
+
+from dagfs.answers import wait
+from dagfs.cache import Cache
+from dagfs.errors import RemoteUnavailable
+from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.hub.memory import MemorySource
+from dagfs.metrics import Metrics
+from dagfs.model import Content, Span, Urgency, Versioning
+from dagfs.store.disk import DiskStore
+from dagfs.store.handles import BLOCK
+
+READER = Urgency.READER
+MiB = 1 << 20
+LARGE = noise(WHOLE_MAX + 3 * MiB + 5)
+
+
+class Rooms:
+    def __init__(self, root: Path, files: dict[str, bytes], limit: int = 200 * MiB, **options: object) -> None:
+        self.source = MemorySource(files, **options)  # type: ignore[arg-type]
+        self.metrics = Metrics()
+        self.store = DiskStore(root, limit, self.metrics)
+        self.fetcher = Fetcher(self.source, self.source.commit, self.metrics)
+        self.cache = Cache(self.store, self.fetcher, self.metrics)
+
+    def read(self, content: Content, start: int = 0, end: int = 1 << 40) -> bytes:
+        return wait(self.cache.read(content, Span(start, end), READER), 30)
+
+    def received(self) -> int:
+        return self.metrics.snapshot().get("fetch.received_bytes", 0)
+
+    def close(self) -> None:
+        self.fetcher.close()
+        self.cache.close()
+        self.source.close()
+        self.store.close()
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rooms]]:
+    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    made: list[Rooms] = []
+
+    def build(files: dict[str, bytes], **options: object) -> Rooms:
+        made.append(Rooms(tmp_path / "cache", files, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield build
+    for built in made:
+        built.close()
+
+
+def test_a_file_is_downloaded_once_in_two_lives(rooms: Callable[..., Rooms]) -> None:
+    files = {"a": noise(50_000, 1), "b": LARGE, "c": b""}
+    one = rooms(files)
+    for path, data in files.items():
+        assert one.read(dvc(data, path)) == data
+        assert one.read(dvc(data, path)) == data
+    assert one.received() == sum(map(len, files.values()))
+    eventually(lambda: one.cache.in_flight().large == 0)
+    one.close()
+    again = rooms(files)
+    for path, data in files.items():
+        assert again.read(dvc(data, path), 7, 1000) == data[7:1000]
+    assert not again.source.spans
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("ranged", [True, False])
+@pytest.mark.parametrize("versioning", [Versioning.GIT, Versioning.DVC])
+def test_every_server_gives_every_byte(
+    rooms: Callable[..., Rooms], versioning: Versioning, ranged: bool, announced: bool, sized: bool
+) -> None:
+    files = {"empty": b"", "small": noise(70_000), "large": LARGE}
+    built = rooms(files, ranged=ranged, announce_length=announced, versioning=versioning)
+    name = git if versioning is Versioning.GIT else dvc
+    for path, data in files.items():
+        content = name(data, path, sized=sized)
+        assert wait(built.cache.size(content, READER), 30) == len(data)
+        assert built.read(content, len(data) // 2, len(data) // 2 + 5000) == data[len(data) // 2 :][:5000]
+        assert built.read(content, 0, 5000) == data[:5000]
+        assert built.read(content) == data
+
+
+def test_random_reads_of_many_threads_equal_the_truth(rooms: Callable[..., Rooms]) -> None:
+    files = {f"f{number}": noise(20_000 * number, number) for number in range(10)} | {"large": LARGE}
+    built = rooms(files)
+    built.source.fail("open:large", RemoteUnavailable("cut"), times=3, after=300_000)
+    errors: list[str] = []
+
+    def reader(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(60):
+            path = rng.choice([*files, "large", "large"])
+            data = files[path]
+            start = rng.randrange(len(data) + 1)
+            end = min(len(data), start + rng.choice([1, 4096, 131_072, MiB]))
+            if built.read(dvc(data, path), start, end) != data[start:end]:
+                errors.append(f"{path} [{start}, {end})")
+
+    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    assert built.received() <= sum(map(len, files.values())) + 3 * 300_000
+    assert all(built.source.calls[f"open:f{number}"] == 1 for number in range(10))
+
+
+def test_stalled_loads_do_not_delay_hits(rooms: Callable[..., Rooms]) -> None:
+    stalled = {f"s{number}": noise(1000, number) for number in range(100)}
+    built = rooms(stalled | {"hit": b"cached"})
+    assert built.read(dvc(b"cached", "hit")) == b"cached"
+    for path, data in stalled.items():
+        built.source.hold(path)
+        built.cache.read(dvc(data, path), Span(0, 10), READER)
+    assert built.cache.in_flight().whole == 100
+    assert built.cache.read(dvc(b"cached", "hit"), Span(0, 6), READER) == b"cached"
+
+
+def test_an_interrupted_large_file_goes_on_where_it_was(rooms: Callable[..., Rooms]) -> None:
+    one = rooms({"large": LARGE})
+    assert one.read(dvc(LARGE, "large"), 0, 4 * MiB) == LARGE[: 4 * MiB]
+    one.close()
+    again = rooms({"large": LARGE})
+    assert again.read(dvc(LARGE, "large")) == LARGE
+    assert again.received() == len(LARGE) - 4 * MiB
+    eventually(lambda: again.cache.cached(dvc(LARGE, "large")))
+
+
+def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[..., Rooms]) -> None:
+    one = rooms({"large": LARGE})
+    partial = one.store.partial(dvc(LARGE, "large"), len(LARGE))
+    partial.write(0, LARGE)
+    partial.close()
+    one.close()
+    again = rooms({"large": LARGE})
+    assert again.read(dvc(LARGE, "large"), 5, 10) == LARGE[5:10]
+    eventually(lambda: again.cache.cached(dvc(LARGE, "large")))
+    assert not again.source.spans
+
+
+def test_a_damaged_block_is_fetched_again(rooms: Callable[..., Rooms]) -> None:
+    one = rooms({"large": LARGE})
+    one.read(dvc(LARGE, "large"), 0, 4 * MiB)
+    one.close()
+    (path,) = (path for path in (one.store.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.seek(5 * BLOCK)
+        file.write(bytes(100))
+    again = rooms({"large": LARGE})
+    assert again.read(dvc(LARGE, "large"), 0, 4 * MiB) == LARGE[: 4 * MiB]
+    assert BLOCK <= again.received() < 4 * MiB
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000, 9 * MiB])
+def test_a_store_smaller_than_a_file_still_reads_everything(rooms: Callable[..., Rooms], limit: int) -> None:
+    files = {"small": noise(150_000), "large": LARGE}
+    built = rooms(files, limit=limit)
+    for path, data in files.items():
+        for start in range(0, len(data), 2 * MiB):
+            assert built.read(dvc(data, path), start, start + 2 * MiB) == data[start : start + 2 * MiB]
+    built.store.flush(20)
+    assert built.store.info().bytes <= limit
+
+
+def test_a_disk_that_fails_costs_no_read(rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = rooms({"small": noise(150_000), "large": LARGE})
+
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(built.store._layout, "write_temp", fail)
+    monkeypatch.setattr("dagfs.store.partial.os.pwrite", fail)
+    assert built.read(dvc(noise(150_000), "small")) == noise(150_000)
+    assert built.read(dvc(LARGE, "large"), 0, 3 * MiB) == LARGE[: 3 * MiB]
+    assert built.read(dvc(LARGE, "large"), 3 * MiB) == LARGE[3 * MiB :]
+
+
+def test_a_file_that_vanished_from_the_cache_is_fetched_again(rooms: Callable[..., Rooms]) -> None:
+    built = rooms({"a": b"bytes" * 1000})
+    built.read(dvc(b"bytes" * 1000, "a"))
+    built.store.flush(20)
+    built.store.clear()
+    assert built.read(dvc(b"bytes" * 1000, "a")) == b"bytes" * 1000
+    assert built.source.calls["open:a"] == 2
