@@ -172,7 +172,10 @@ class GitRepository:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = ["git", "-C", str(self.directory), *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
+        try:
+            return subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
+        except FileNotFoundError:
+            raise UsageError("git is not installed; a hub reads its repository through it") from None
 
     def _try(self, *arguments: str) -> bytes:
         """Give git's answer, empty when it has none."""

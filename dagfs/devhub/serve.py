@@ -33,7 +33,8 @@ class Hub:
     """A DagsHub-compatible server over a git repository with its DVC cache, on 127.0.0.1.
 
     `latency` in seconds before the first byte of each answer, `bandwidth` in bytes per second of all connections
-    together; `storages` maps "s3:BUCKET" to a folder; port 0 takes a free one. `hub.url` is the repository's URL.
+    together; `storages` maps "s3:BUCKET" to a folder; port 0 takes a free one. `hub.url` is the repository's URL,
+    `hub.requests` counts, and `hub.fault` may be exchanged while it runs.
     Raises UsageError when `directory` is no git repository, or the port is taken.
     """
 

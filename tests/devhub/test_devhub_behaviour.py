@@ -8,6 +8,7 @@ import itertools
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,26 @@ def test_a_delay_comes_before_the_first_byte(sample: Truth) -> None:
         started = time.monotonic()
         fetch(hub, "labels.tsv")
         assert time.monotonic() - started >= 0.3
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_bandwidth_is_shared_by_all_or_given_to_each_connection(sample: Truth, together: bool) -> None:
+    rate = 1_000_000.0
+    options = {"bandwidth": rate} if together else {"behaviour": Behaviour(connection_bandwidth=rate)}
+    data = sample.files["model.bin"]
+    with Hub(sample.path, **options) as hub, ThreadPoolExecutor(2) as pool:
+        started = time.monotonic()
+        bodies = list(pool.map(lambda path: fetch(hub, path)[1], ["model.bin", "model.bin"]))
+        elapsed = time.monotonic() - started
+    assert bodies == [data, data]
+    assert elapsed >= len(data) * (2 if together else 1) / rate * 0.95
+
+
+def test_the_fault_can_be_exchanged_while_the_hub_runs(sample: Truth) -> None:
+    with Hub(sample.path) as hub:
+        assert fetch(hub, "README.md")[0].status == 200
+        hub.fault = lambda _request: Fault(status=429)
+        assert fetch(hub, "README.md")[0].status == 429
 
 
 def test_a_fault_knows_what_it_answers(sample: Truth) -> None:
