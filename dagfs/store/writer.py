@@ -90,38 +90,41 @@ class Writer:
 
     def _write(self, files: list[Waiting]) -> None:
         temps: dict[str, str] = {}
-        written = self._guard(lambda: self._store(files, temps))
+        written: set[str] = set()
+        if self._guard(lambda: self._store(files, temps, written)):
+            self._complained = False
         for path in temps.values():
             unlink_quietly(path)
-        if written:
-            self._complained = False
         for file in files:
-            self._backlog.done(file, written=written and os.path.exists(self._layout.file(file.md5)))
+            self._backlog.done(file, written=file.md5 in written)
 
-    def _store(self, files: list[Waiting], temps: dict[str, str]) -> None:
-        """Write files and publish them; `temps` has those that are not published yet, by MD5."""
+    def _store(self, files: list[Waiting], temps: dict[str, str], written: set[str]) -> None:
+        """Write files and publish them. `temps`: those not published yet, by MD5; `written`: MD5s that are in place."""
         by_md5 = {file.md5: file for file in files}
-        fresh = [file for file in by_md5.values() if not self._is_there(file)]
+        there = {md5 for md5, file in by_md5.items() if self._is_there(file)}
+        fresh = [file for md5, file in by_md5.items() if md5 not in there]
         if not self._room.make(sum(len(file.data) for file in fresh), set(by_md5)):
             return
         for file in fresh:
             temps[file.md5] = self._layout.write_temp(file.data)
         with self._index.transaction():
             added = self._index.record((file.md5, self._row(len(file.data), file.names, file.md5)) for file in files)
+        written |= there
         # After the commit: a row without its file is a miss, a file without its row would never be counted.
         for md5 in list(temps):
-            self._layout.publish(temps.pop(md5), self._layout.file(md5))
+            self._layout.publish(temps[md5], self._layout.file(md5))
+            del temps[md5]
+            written.add(md5)
         for md5 in added:
             self._room.insert(md5, len(by_md5[md5].data))
 
     def _is_there(self, file: Waiting) -> bool:
-        row = self._index.row(file.md5)
-        if row is None or (row.size, row.boot) != (len(file.data), self._boot):
-            return False
         try:
-            return os.stat(self._layout.file(file.md5)).st_size == row.size
+            size = os.stat(self._layout.file(file.md5)).st_size
         except OSError:
             return False
+        row = self._index.row(file.md5)
+        return row is not None and (row.size, row.boot) == (size, self._boot) and size == len(file.data)
 
     def _row(self, size: int, names: tuple[ContentId, ...], md5: str) -> FileRow:
         own = ContentId("md5", md5)
