@@ -28,11 +28,13 @@ FROM debian:trixie-slim
 
 # fuse3: its setuid fusermount3 makes the mount for a user who may not
 # user_allow_other: lets that user share the mount with root and the training's user, which is what a sidecar is for
+# /etc/mtab: without it fusermount3 cannot unmount; some engines make it, others do not
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates fuse3 python3 \
  && rm -rf /var/lib/apt/lists/* \
- && echo user_allow_other >> /etc/fuse.conf
+ && echo user_allow_other >> /etc/fuse.conf \
+ && ln -sf /proc/mounts /etc/mtab
 
 # A fixed uid: the host's directory that the mount appears in is given to it by number
 RUN useradd --system --uid 1000 --create-home --home-dir /var/lib/dagfs dagfs \
