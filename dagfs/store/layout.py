@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from dagfs.errors import CacheRefused
 FORMAT = "1"
 """Version of the layout. Another one is refused, never guessed at."""
 
-_TEMP_NAME = re.compile(r"(\d+)-(\d+)-\d+")
+_TEMP_NAME = re.compile(r"(\d+)-(\d+)-[0-9a-f]{8}-\d+")
 
 
 class Layout:
@@ -24,7 +25,8 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._me = f"{os.getpid()}-{_started(os.getpid())}"
+        # One process may hold several stores on one root: while a mount changes its commit, for example.
+        self._me = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
         self._ticket = itertools.count()
         try:
             private_directory(root)
@@ -103,7 +105,7 @@ class Layout:
         try:
             found = path.read_text()
         except FileNotFoundError:
-            if any(name != "format" for name in os.listdir(self.root)):
+            if any(not name.startswith("format") for name in os.listdir(self.root)):
                 raise CacheRefused(
                     f"{self.root} holds something else than a cache; choose another --cache-dir"
                 ) from None

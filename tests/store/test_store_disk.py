@@ -460,7 +460,7 @@ def test_a_process_killed_in_mid_put_leaves_nothing_wrong_and_nothing_behind(ope
             break
     child.send_signal(signal.SIGKILL)
     child.wait(20)
-    (tmp_path / "cache" / "tmp" / f"{child.pid}-1-0").write_bytes(b"half of a fi")
+    (tmp_path / "cache" / "tmp" / f"{child.pid}-1-0123abcd-0").write_bytes(b"half of a fi")
     store = opened()
     assert os.listdir(store.root / "tmp") == []
     assert list(store.verify()) == []
@@ -474,6 +474,12 @@ def test_temporary_files_of_a_living_process_stay(opened: Opener) -> None:
     temp = store._layout.write_temp(b"half")
     opened()
     assert Path(temp).exists()
+
+
+def test_two_stores_of_one_process_never_use_one_temporary_name(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    temps = [store._layout.write_temp(b"half") for store in stores]
+    assert len(set(temps)) == 2
 
 
 def test_two_processes_share_one_store(opened: Opener, tmp_path: Path) -> None:
