@@ -192,17 +192,22 @@ class Tree:
             return known
         if flight is not None:
             return flight
-        self._workers.submit(lambda: self._settle_describe(path, future), dropped=ended(future))
+        self._workers.submit(lambda: self._settle_describe(directory, name, path, future), dropped=ended(future))
         return future
 
-    def _settle_describe(self, path: str, future: Future[Place]) -> None:
+    def _settle_describe(self, directory: Entry, name: bytes, path: str, future: Future[Place]) -> None:
         outcome: Future[Place] = Future()
         settle(outcome, lambda: self._describe(path))
+        absent = isinstance(outcome.exception(), NotFound)
+        confirm = absent and directory.versioning is Versioning.GIT  # only the listing names a submodule
         with self._lock:
             del self._asking[path]
-            if isinstance(outcome.exception(), NotFound):
+            if absent and not confirm:
                 self._absent.put(path, True)
-        settle(future, outcome.result)
+        if confirm:
+            settle(future, lambda: then(self._listings.get(directory), lambda listing: _child(listing, name)))
+        else:
+            settle(future, outcome.result)
 
     def _describe(self, path: str) -> Place:
         self._metrics.add("tree.describes")

@@ -18,7 +18,7 @@ from dagfs.tree.tree import Tree
 from dagfs.vfs.marks import PREFIX, Marks
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
 from dagfs.vfs.sizing import SizePolicy, Sizer, never_pushed, recover
-from dagfs.vfs.view import LINKS_UNKNOWN, DirectoryView, attributes_of
+from dagfs.vfs.view import DirectoryView, attributes_of
 
 _OPENED_KEPT = 16_384
 """Files whose identity is kept from one read to the next; computing it again costs some microseconds."""
@@ -119,12 +119,7 @@ class Vfs:
         return known
 
     def _known_attributes(self, place: Place) -> Attributes | None:
-        links = self._links(place) if place.kind is Kind.DIRECTORY else 1
-        return attributes_of(place.rows, place.position, self._mtime, links)
-
-    def _links(self, place: Place) -> int:
-        listing = self._tree.listed(place)
-        return LINKS_UNKNOWN if listing is None else 2 + listing.directories
+        return attributes_of(place.rows, place.position, self._mtime)
 
     def _list(self, place: Place) -> Answer[Directory]:
         sized = self._policy.stat_mode and self._tree.listed(place) is None

@@ -32,17 +32,17 @@ class DirectoryView:
         return self._listing.rows(start, count)
 
     def attributes(self, position: int) -> Attributes | None:
-        return attributes_of(self._listing, position, self._mtime, LINKS_UNKNOWN)
+        return attributes_of(self._listing, position, self._mtime)
 
 
-LINKS_UNKNOWN = 1
-"""st_nlink of a directory that is not listed. Not 2: to programs that count sub-directories by it, 2 means none."""
+def attributes_of(rows: Rows, position: int, mtime: float) -> Attributes | None:
+    """Give what stat shows of a path; None while its size is not known.
 
-
-def attributes_of(rows: Rows, position: int, mtime: float, directory_links: int) -> Attributes | None:
-    """Give what stat shows of a path; None while its size is not known."""
+    Directories have one link, as on Btrfs: the kernel keeps attributes, so a count that comes with the listing would
+    come too late, and 2 would tell programs that there are no sub-directories.
+    """
     kind = rows.kind(position)
     if kind is Kind.DIRECTORY:
-        return Attributes(rows.node(position), rows.inode(position), kind, 0, mtime, directory_links)
+        return Attributes(rows.node(position), rows.inode(position), kind, 0, mtime)
     size = rows.size(position)
     return None if size < 0 else Attributes(rows.node(position), rows.inode(position), kind, size, mtime)

@@ -99,8 +99,8 @@ def test_image_libraries_read_the_mount(home, tmp_path, driver):
 def test_nothing_can_be_written(sample, home, tmp_path, driver):
     with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--driver", driver) as data:
         attempts = {
-            "append": lambda: open(data / "README.md", "ab"),
-            "create": lambda: open(data / "new", "wb"),
+            "append": lambda: os.open(data / "README.md", os.O_WRONLY | os.O_APPEND),
+            "create": lambda: os.open(data / "new", os.O_WRONLY | os.O_CREAT),
             "remove": lambda: os.unlink(data / "README.md"),
             "mkdir": lambda: os.mkdir(data / "new"),
             "rename": lambda: os.rename(data / "README.md", data / "other"),
@@ -118,7 +118,7 @@ def test_nothing_can_be_written(sample, home, tmp_path, driver):
 
 def test_wrong_paths_fail_as_on_a_local_disk(sample, home, tmp_path, driver):
     local = tmp_path / "local"
-    write_files(local, {"README.md": b"x", "docs/x": b"y"})
+    write_files(local, {"README.md": b"x", "images/x": b"y"})
 
     def outcome(call):
         try:
@@ -134,7 +134,7 @@ def test_wrong_paths_fail_as_on_a_local_disk(sample, home, tmp_path, driver):
                 "missing inside a missing directory": lambda root=root: os.stat(root / "missing/x"),
                 "below a file": lambda root=root: os.stat(root / "README.md/x"),
                 "list a file": lambda root=root: os.listdir(root / "README.md"),
-                "open a directory": lambda root=root: os.read(os.open(root / "docs", os.O_RDONLY), 1),
+                "open a directory": lambda root=root: os.read(os.open(root / "images", os.O_RDONLY), 1),
                 "read link of a file": lambda root=root: os.readlink(root / "README.md"),
                 "name too long": lambda root=root: os.stat(root / ("n" * 256)),
             }
