@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dagfs.demo.traffic import Traffic
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -23,11 +25,12 @@ class Place:
 class Results:
     """What the demo has found: on the mount, there again, and on the plain copy.
 
-    `counters` are the daemon's after the first training.
+    `cold` and `warm` are what the first two trainings made the mount ask the server for.
     """
 
     places: tuple[Place, ...]
-    counters: dict[str, int]
+    cold: Traffic
+    warm: Traffic
     output: Path
 
     @property
@@ -44,22 +47,20 @@ def _findings(place: Place) -> tuple[Any, ...]:
 def show(console: Console, results: Results) -> None:
     """Print the table and what to know about it."""
     places = results.places
-    table = Table(title="The same training in three places", title_justify="left")
-    table.add_column("seconds")
+    table = Table(title="The same training in three places, in seconds", title_justify="left")
+    table.add_column("", no_wrap=True)
     for place in places:
         table.add_column(place.title, justify="right")
-    table.add_row("until the first batch", *(f"{_epoch(place, 0)['first_batch_seconds']:.2f}" for place in places))
-    table.add_row("epoch 1: read and embed", *(f"{_epoch(place, 0)['seconds']:.2f}" for place in places))
+    table.add_row("first batch", *(f"{_epoch(place, 0)['first_batch_seconds']:.2f}" for place in places))
+    table.add_row("epoch 1, reads and embeds", *(f"{_epoch(place, 0)['seconds']:.2f}" for place in places))
     if len(places[0].training["epochs"]) > 1:
-        table.add_row("epoch 2: embeddings in memory", *(f"{_epoch(place, 1)['seconds']:.2f}" for place in places))
-    table.add_row("reading all images, nothing else", *(f"{place.reading_seconds:.2f}" for place in places))
-    table.add_row("reading as a share of epoch 1", *(f"{_share(place):.0%}" for place in places))
+        table.add_row("epoch 2, from memory", *(f"{_epoch(place, 1)['seconds']:.2f}" for place in places))
+    table.add_row("reading alone", *(f"{place.reading_seconds:.2f}" for place in places))
+    table.add_row("its share of epoch 1", *(f"{_share(place):.0%}" for place in places))
     console.print(table)
-    fetched, requests = results.counters.get("fetch.bytes", 0) / 1e6, results.counters.get("hub.requests", 0)
-    console.print(
-        f"Fetched for the first training: {results.counters.get('fetch.files', 0)} files, {fetched:.1f} MB, in "
-        f"{requests} requests. Later epochs and trainings on the mount fetch nothing."
-    )
+    console.print("Reading alone: all images opened and decoded one after another, without the neural network.")
+    console.print(f"Fetched by the first training on the mount: {results.cold}.")
+    console.print(f"Fetched by the second one: {results.warm}.")
     console.print(f"Embeddings and losses of the three trainings are {'' if results.identical else 'NOT '}identical.")
     console.print(f"Weights, loss curves and metrics: {results.output}/mount and {results.output}/copy", soft_wrap=True)
 

@@ -17,6 +17,7 @@ from dagfs.config import places, private_directory
 from dagfs.demo.interrupts import Interrupted, Interrupts
 from dagfs.demo.report import Place, Results, show
 from dagfs.demo.stage import LATENCY_MS, Stage
+from dagfs.demo.traffic import traffic
 from dagfs.errors import DagfsError, UsageError
 
 PACKAGES = ("torch", "PIL", "numpy", "matplotlib", "tqdm", "efficientnet_lite_pytorch", "skimage", "dvc")
@@ -49,14 +50,16 @@ def _results(console: Console, stage: Stage, repository: Path, epochs: int, outp
             reading = [stage.reading_seconds(data) for data in (mount, mount, repository)]
         console.print(f"3/4 mount it again with a new cache, train {epochs} epochs, and once more")
         with stage.mounted(url, "training") as mount:
-            cold = stage.train(mount, output / "mount", epochs)
-            counters = stage.counters(mount)
-            warm = stage.train(mount, stage.scratch / "warm", epochs)
+            before = traffic(url)
+            first = stage.train(mount, output / "mount", epochs)
+            between = traffic(url)
+            again = stage.train(mount, stage.scratch / "again", epochs)
+            after = traffic(url)
     console.print("4/4 unmounted; the same training on the plain directory that was served")
     copy = stage.train(repository, output / "copy", epochs)
     titles = ("mount, first time", "mount, again", "plain copy")
-    found = (Place(*row) for row in zip(titles, (cold, warm, copy), reading, strict=True))
-    return Results(tuple(found), counters, output)
+    found = (Place(*row) for row in zip(titles, (first, again, copy), reading, strict=True))
+    return Results(tuple(found), between.since(before), after.since(between), output)
 
 
 @contextlib.contextmanager
