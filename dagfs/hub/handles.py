@@ -85,7 +85,7 @@ class Handles:
             (pycurl.FOLLOWLOCATION, 0),  # redirects.py decides, and who gets the token
             (pycurl.PATH_AS_IS, 1),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
-            (pycurl.PIPEWAIT, 1),
+            (pycurl.PIPEWAIT, 0),  # libcurl 8.23 never wakes who waited for HTTP/2 on what turned out to be HTTP/1
             (pycurl.CONNECTTIMEOUT, CONNECT_SECONDS),
             (pycurl.TCP_KEEPALIVE, 1),
             (pycurl.TCP_KEEPIDLE, KEEPALIVE_SECONDS),

@@ -9,7 +9,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from support.scripted_hub import Answer
+from support.scripted_hub import CERTIFICATE, Answer, ScriptedHub
 
 from dagfs import __version__
 from dagfs.errors import AccessDenied, NotFound, ProtocolError, RemoteUnavailable, Stalled
@@ -263,17 +263,25 @@ def test_a_kept_connection_that_the_hub_has_closed_is_replaced(hub, fetch):
     assert [fetch(url).error for _ in range(3)] == [None] * 3
 
 
-def test_many_transfers_run_at_once(hub, transport, sink_type):
-    gate = threading.Event()
-    held = hub.on("/held", Answer(body=BODY, gate=gate, before_gate=1))
-    sinks = [sink_type() for _ in range(20)]
-    for sink in sinks:
-        transport.get(Request(held, Lane.RAW), sink)
-    for sink in sinks:
-        assert sink.got_data.wait(10)
-    gate.set()
-    assert [sink.error for sink in sinks] == [None] * 20
-    assert all(sink.body == BODY for sink in sinks)
+@pytest.mark.parametrize("tls", [False, True])
+def test_many_transfers_run_at_once_from_the_first_moment(sink_type, tls):
+    trusted = Network.of({"SSL_CERT_FILE": str(CERTIFICATE)})
+    for _ in range(8):  # whether one waits for the connection of another depends on who is first
+        hub = ScriptedHub(tls=tls)
+        transport = Transport(hub.url, Token("a test", None), Metrics(), trusted)
+        gate = threading.Event()
+        held = hub.on("/held", Answer(body=BODY, gate=gate, before_gate=1))
+        sinks = [sink_type() for _ in range(20)]
+        for sink in sinks:
+            transport.get(Request(held, Lane.RAW), sink)
+        together = [sink.got_data.wait(20) for sink in sinks]
+        gate.set()
+        errors = [sink.error for sink in sinks]
+        transport.close()
+        hub.stop()
+        assert all(together)
+        assert errors == [None] * 20
+        assert all(sink.body == BODY for sink in sinks)
 
 
 def test_a_listing_passes_bodies_that_stand_still(hub, transport, fetch, sink_type):
