@@ -38,7 +38,7 @@ class Stage:
         # The demo's server wants no token, and its cache is new: the user's settings have no part in it.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSHUB_", "DAGFS_"))}
         # Two threads that wait for each other by spinning make one image up to ten times slower on a busy machine.
-        self._environment = {"OMP_NUM_THREADS": "1"} | kept
+        self._environment = {"OMP_NUM_THREADS": "1"} | kept | {"TMPDIR": str(scratch)}
 
     @contextlib.contextmanager
     def served(self, repository: Path) -> Iterator[str]:
