@@ -27,6 +27,14 @@ def test_functions() -> set[str]:
 test_functions.__test__ = False
 
 
+def code_of(document: Path) -> str:
+    """Give what a document shows as code, one piece a line."""
+    text = document.read_text()
+    fenced = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return "\n".join([*fenced, *inline])
+
+
 def rows_of_promises() -> list[tuple[str, str]]:
     text = (ROOT / "docs/semantics.md").read_text()
     promises = text[text.index("## Promises") : text.index("## How a repository looks")]
@@ -46,7 +54,7 @@ def test_every_promise_names_a_test_that_exists():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_exists(document):
-    shown = re.findall(r"(?:^|`|\$ )dagfs ([a-z]+)((?: --?[a-z-]+| [^\s`]+)*)", document.read_text(), re.MULTILINE)
+    shown = re.findall(r"(?:^|[\s=])dagfs ([a-z]+)([^\n]*)", code_of(document))
     for name, words in shown:
         assert name in main.commands, f"{document.name} shows dagfs {name}"
         command = main.commands[name]
@@ -64,7 +72,7 @@ def test_every_link_between_documents_leads_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_make_target_in_a_document_exists(document):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for target in re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.MULTILINE):
+    for target in re.findall(r"(?:^|\s)make ([a-z]+)", code_of(document)):
         assert target in targets, f"{document.name} shows make {target}"
 
 

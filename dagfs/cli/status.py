@@ -34,14 +34,14 @@ def status(mountpoint: str | None, as_json: bool) -> None:
 
 def _paragraph(report: dict[str, Any]) -> str:
     metrics = report["metrics"]
+    requests = sum(count for name, count in metrics.items() if name.startswith("hub.requests."))
     branch = f" ({report['branch']})" if report["branch"] else ""
     lines = [
         f"{report['mountpoint']}: {report['state']}",
         f"  repository  {report['host']}/{report['repo']}",
         f"  commit      {report['commit']}{branch}",
         f"  driver      {report['driver']}, dagfs {report['version']}, pid {report['pid']}",
-        f"  fetched     {metrics.get('fetch.files', 0):,} files, {size_text(metrics.get('fetch.bytes', 0))}"
-        f" in {metrics.get('hub.requests', 0):,} requests",
+        f"  fetched     {size_text(metrics.get('fetch.received_bytes', 0))} in {requests:,} requests",
         f"  cache       {report['cache']}",
         f"  log         {report['log']}",
     ]
