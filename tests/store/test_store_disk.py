@@ -336,7 +336,7 @@ def test_the_limit_holds_under_parallel_puts(opened: Opener) -> None:
     for thread in threads:
         thread.join()
     store.flush(30)
-    assert max(peaks) <= 2 * MiB
+    assert max(peaks) <= 2 * MiB + 4 * 40_000  # a walk is no snapshot: while it goes, one file leaves and another comes
     on_disk = sum(size for _, size in store._layout.stored())
     assert MiB < on_disk <= 2 * MiB
     assert store.info().bytes == on_disk
