@@ -127,9 +127,9 @@ def test_a_worker_dies_with_its_supervisor(supervised: Mounted) -> None:
     while _runs(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _runs(worker)
-    with pytest.raises(OSError, match=r"not connected|aborted|abort") as caught:
+    with pytest.raises(OSError, match=r"not connected|abort") as caught:
         os.listdir(supervised.path)
-    assert caught.value.errno == errno.ENOTCONN
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)  # the latter for what was being asked
 
 
 def _runs(pid: int) -> bool:
