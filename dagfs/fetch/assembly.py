@@ -119,6 +119,14 @@ class Assembly:
         self._give_first()
         return True
 
+    @property
+    def satisfied(self) -> bool:
+        """All bytes that were asked for are here, although the body may not have ended well."""
+        if self._mode is Mode.MEASURE:
+            return False
+        end = self._end if self._mode is Mode.STREAM else self._size
+        return end is not None and self.position >= (end if self._size is None else min(end, self._size))
+
     def restart(self) -> bool:
         """Begin anew, unless bytes were given already."""
         if self._delivered:
@@ -193,7 +201,8 @@ class Assembly:
     def _finish_whole(self) -> None:
         if self._size is not None and self.position < self._size:
             raise ProtocolError(f"{self._path}: the body ended at {self.position}, not at {self._size}")
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        pieces, self._pieces = self._pieces, []
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         proof = self._hash().proof(lambda: chunks(data))
         self._announce(len(data))
         self._sink.whole(data, proof)

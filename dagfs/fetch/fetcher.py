@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dagfs.errors import AccessDenied, DagfsError, IntegrityError, RemoteError, RemoteUnavailable
+from dagfs.errors import AccessDenied, DagfsError, IntegrityError, ProtocolError, RemoteError, RemoteUnavailable
 from dagfs.fetch.assembly import SizeNeeded
 from dagfs.fetch.job import Attempt, Job, State
 from dagfs.fetch.queue import Queue
@@ -19,9 +20,14 @@ from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content, Span, Urgency
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 120.0
 """Seconds without a byte after which a load fails: a hub's restart is survived, and a program is told before a person
 takes it for dead."""
+
+WAITED_ENOUGH = 0.75
+"""Share of the patience after which a load that waits for a slot is given up together with one that had its slot."""
 
 BACKOFF = 0.2
 BACKOFF_MAX = 10.0
@@ -56,6 +62,7 @@ class Fetcher:
         self._lock = threading.Lock()  # guards everything below, and each job's state, urgency and cancelled
         self._queue = Queue(slots or Slots())
         self._jobs: set[Job] = set()  # that have not ended
+        self._last_byte = 0.0  # when one came for a load that has ended a body, on the monotonic clock
         self._wakes: set[float] = set()  # times at which the timer looks at the queue
         self._closed = False
 
@@ -67,6 +74,8 @@ class Fetcher:
             if not closed:
                 self._jobs.add(job)
                 self._queue.add(job)
+            else:
+                job.state = State.ENDED
         if closed:
             sink.finished(RemoteUnavailable("the mount is closed"))
         self._metrics.add("fetch.loads")
@@ -103,6 +112,7 @@ class Fetcher:
             if job.cancelled or job.state is State.ENDED:
                 return
             job.cancelled = True
+            self._queue.remove(job)  # in the same breath: nobody may start it any more
             attempt = job.attempt if job.state is State.RUNNING else None
         if attempt is not None:
             attempt.stop()
@@ -122,7 +132,9 @@ class Fetcher:
                 job.state = State.RUNNING
                 job.attempt = attempt = Attempt(job, self._ended)
                 job.progress = job.progress or now
-            self._open(job, attempt)
+            error = self._open(job, attempt)
+            if error is not None:
+                self._settle(job, attempt, error)
         if wake is not None:
             self._timer.after(wake - now, lambda: self._woken(wake))
 
@@ -142,25 +154,35 @@ class Fetcher:
             self._wakes.discard(wake)
         self._pump()
 
-    def _open(self, job: Job, attempt: Attempt) -> None:
+    def _open(self, job: Job, attempt: Attempt) -> DagfsError | None:
+        """Start a body; give why it cannot be. To end the load here would call `_pump` again for each that waits."""
         self._metrics.add("fetch.transfers")
         try:
             transfer = self._source.open(self._commit, job.content.entry, job.assembly.request(), attempt)
         except DagfsError as error:
-            self._ended(job, attempt, error)
-            return
+            return error
+        except Exception as error:  # whoever waits for this load must hear of it
+            log.exception("%r cannot be started", job)
+            return ProtocolError(f"{job.content.entry.path}: {error!r}")
         attempt.began(transfer)
+        return None
 
     def _ended(self, job: Job, attempt: Attempt, error: BaseException | None) -> None:
         """A body has ended, in the transport's thread."""
+        self._settle(job, attempt, error)
+        self._pump()
+
+    def _settle(self, job: Job, attempt: Attempt, error: BaseException | None) -> None:
         self._metrics.add("fetch.received_bytes", attempt.moved)
         now = time.monotonic()
         with self._lock:
             self._queue.ended(job)
             job.state = State.WAITING
+            self._last_byte = max(self._last_byte, attempt.last_byte)
             slots = self._queue.slots
             if isinstance(error, RemoteUnavailable) and not job.cancelled:
-                slots.refused(now, error.retry_after)
+                pause = error.retry_after  # nobody waits longer than for a hub that says nothing
+                slots.refused(now, None if pause is None else min(pause, self.patience))
             elif error is None:
                 slots.ended(attempt.moved, now, busy=len(self._queue) > 0)
             cancelled = job.cancelled
@@ -170,15 +192,24 @@ class Fetcher:
             self._ask_size(job)
         else:
             self._retry(job, error, now)
-        self._pump()
 
     def _retry(self, job: Job, error: BaseException, now: float) -> None:
         delay = self._delay(job, error, now)
         if delay is None:
-            self._finish(job, error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error)))
+            given_up = error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error))
+            for ended in (job, *(self._hopeless(now) if isinstance(error, RemoteError) else ())):
+                self._finish(ended, given_up)
             return
         self._metrics.add("fetch.retries")
         self._timer.after(delay, lambda: self._requeue(job))
+
+    def _hopeless(self, now: float) -> list[Job]:
+        """Give the loads that have waited about as long for a slot, while no byte came for anybody: each batch of them
+        would wait as long again for its turn."""
+        with self._lock:
+            moved = max([self._last_byte, *(job.attempt.last_byte for job in self._jobs if job.attempt is not None)])
+            since = now - WAITED_ENOUGH * self.patience
+            return [job for job in self._jobs if job.state is State.QUEUED and max(job.asked, moved) <= since]
 
     def _delay(self, job: Job, error: BaseException, now: float) -> float | None:
         """Give the seconds until the next try; None when there is none."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from dagfs.errors import DagfsError, ProtocolError
+from dagfs.errors import DagfsError, ProtocolError, RemoteError
 from dagfs.fetch.assembly import Assembly, SizeNeeded
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.source import BodyHead, Transfer
@@ -39,8 +39,10 @@ class Job:
         self.state = State.QUEUED
         self.cancelled = False
         self.attempt: Attempt | None = None
-        self.progress: float | None = None  # when it started, or when bytes came last, on the monotonic clock
-        self.failures = 0  # since the last byte
+        self.asked = time.monotonic()
+        self.progress: float | None = None  # when it started, or when new bytes came last, on the monotonic clock
+        self.furthest: int | None = None  # offset; bytes before it that come again are no progress
+        self.failures = 0  # since the last progress
         self.integrity_failures = 0
         self.denials = 0
 
@@ -53,6 +55,7 @@ class Attempt:
 
     def __init__(self, job: Job, ended: Callable[[Job, Attempt, BaseException | None], None]) -> None:
         self.moved = 0  # bytes
+        self.last_byte = 0.0  # when it came, on the monotonic clock
         self._job = job
         self._ended = ended
         self._error: BaseException | None = None  # what the bytes were found to be, before the transport's word
@@ -74,11 +77,18 @@ class Attempt:
 
     def data(self, chunk: bytes) -> None:
         self.moved += len(chunk)
-        self._job.progress = time.monotonic()
-        self._job.failures = 0
-        self._take(lambda: self._job.assembly.data(chunk))
+        self.last_byte = time.monotonic()
+        job = self._job
+        furthest = job.assembly.position if job.furthest is None else job.furthest
+        self._take(lambda: job.assembly.data(chunk))
+        job.furthest = max(furthest, job.assembly.position)
+        if job.furthest > furthest:
+            job.progress = self.last_byte
+            job.failures = 0
 
     def done(self, error: DagfsError | None) -> None:
+        if self.moved and isinstance(error, RemoteError) and not self._stopped and self._job.assembly.satisfied:
+            error = None
         if error is None and not self._stopped:
             self._take(self._job.assembly.complete)
         self._ended(self._job, self, self._error or error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -306,6 +307,96 @@ def test_many_loads_leave_no_state(hubs: type[Hub]) -> None:
     assert hub.fetcher.in_flight() == (0, 0)
     assert not hub.fetcher._jobs
     assert hub.fetcher._queue._weight == 0
+
+
+def test_a_hub_that_breaks_off_at_the_same_byte_each_time_is_given_up(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL}, ranged=False)
+    hub.fetcher.patience = 0.3
+    hub.source.fail("open:a", RemoteUnavailable("cut"), times=100_000, after=50_000)
+    assert isinstance(hub.load(dvc(SMALL, "a")).wait().error, RemoteUnavailable)
+
+
+def test_a_body_cut_after_all_that_was_asked_for_is_complete(hubs: type[Hub]) -> None:
+    hub = hubs({"small": SMALL, "large": LARGE}, ranged=False)
+    hub.source.fail("open:small", RemoteUnavailable("cut"), after=len(SMALL))
+    hub.source.fail("open:large", RemoteUnavailable("cut"), after=5_000_000)
+    assert hub.load(dvc(SMALL, "small")).wait().data == SMALL
+    assert hub.load(dvc(LARGE, "large"), Span(0, 1_000_000)).wait().joined == LARGE[:5_000_000]
+    assert len(hub.source.spans) == 2
+
+
+def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL, "b": SMALL})
+    hub.fetcher.patience = 0.3
+    hub.source.fail("open:a", RemoteUnavailable("503", retry_after=3600.0))
+    assert isinstance(hub.load(dvc(SMALL, "a")).wait().error, RemoteUnavailable)
+    assert hub.load(dvc(SMALL, "b")).wait().data == SMALL
+
+
+def test_who_waits_for_a_slot_of_a_hub_that_is_away_is_given_up_with_those_who_have_one(hubs: type[Hub]) -> None:
+    files = {f"f{number}": SMALL for number in range(40)}
+    hub = hubs(files, slots=Slots(2))
+    hub.fetcher.patience = 0.3
+    for path in files:
+        hub.source.fail(f"open:{path}", RemoteUnavailable("503", retry_after=3600.0), times=100)
+    sinks = [hub.load(dvc(SMALL, path)) for path in files]
+    assert all(isinstance(sink.wait().error, RemoteUnavailable) for sink in sinks)
+    assert len(hub.source.spans) <= 10
+
+
+def test_a_load_that_is_cancelled_while_a_slot_falls_free_is_not_started(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hubs({"a": SMALL, "b": SMALL}, slots=Slots(1))
+    hub.source.hold("a")
+    running, queued = hub.load(dvc(SMALL, "a")), hub.load(dvc(SMALL, "b"))
+    finish = hub.fetcher._finish
+
+    def late(job: object, error: DagfsError | None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            hub.source.release("a")
+            running.wait()
+            eventually(lambda: hub.fetcher.in_flight()[0] == 0)
+        finish(job, error)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hub.fetcher, "_finish", late)
+    queued.load.cancel()  # type: ignore[attr-defined]
+    assert queued.wait().error is not None
+    assert hub.source.calls["open:b"] == 0
+
+
+def test_a_load_that_cannot_be_started_ends_with_an_error(hubs: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = hubs({"a": SMALL})
+    hub.fetcher.patience = 0.3
+
+    def fail(*_: object) -> None:
+        raise ValueError("unexpected")
+
+    monkeypatch.setattr(hub.source, "open", fail)
+    assert isinstance(hub.load(dvc(SMALL, "a")).wait().error, ProtocolError)
+
+
+def test_any_number_of_waiting_loads_end_when_none_can_be_started(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hubs({"a": SMALL, "b": SMALL}, slots=Slots(1))
+    hub.fetcher.patience = 0.3
+    hub.source.hold("a")
+    sinks = [hub.load(dvc(SMALL, "a")), *(hub.load(dvc(SMALL, "b")) for _ in range(1000))]
+
+    def fail(*_: object) -> None:
+        raise RemoteUnavailable("closed")
+
+    monkeypatch.setattr(hub.source, "open", fail)
+    hub.source.release("a")
+    assert sinks[0].wait().data == SMALL
+    assert all(isinstance(sink.wait().error, RemoteUnavailable) for sink in sinks[1:])
+
+
+def test_the_bytes_of_a_file_are_not_held_after_they_were_given(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    sink = hub.load(dvc(SMALL, "a")).wait()
+    assert sink.load._job.assembly._pieces == []  # type: ignore[attr-defined]
 
 
 # One load's bytes, without any thread
