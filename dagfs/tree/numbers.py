@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +19,10 @@ V = TypeVar("V")
 
 PAGE = 64
 """Numbers in one stored page. The last page is written again for each new number, so it is kept small."""
+
+ORIGINS = 1 << 38
+"""A book starts to count anywhere below: when the store has lost it under a mount (`dagfs cache clear`), the next one
+gives none of its numbers again, so that what the kernel remembers is refused and never taken for another path."""
 
 KEPT = 65_536
 """Paths, and early children, held in memory; what falls out is read again from the store."""
@@ -64,12 +70,18 @@ class Recent(Generic[K, V]):
 
 
 class NumberBook:
-    """Numbers from 1 on, one for each path, append-only. One process at a time may write a book.
+    """Numbers above an origin, one for each path, append-only. One process at a time may write a book.
 
     Lock order: `_writing` before `_lock`. `_writing` is held while the store writes; the dispatcher takes `_lock` only.
     """
 
-    def __init__(self, values: Values, name: str, kept: int = KEPT) -> None:
+    def __init__(
+        self,
+        values: Values,
+        name: str,
+        kept: int = KEPT,
+        new_origin: Callable[[], int] = lambda: secrets.randbelow(ORIGINS),
+    ) -> None:
         self._values = values
         self._name = name
         self._writing = threading.Lock()
@@ -79,7 +91,8 @@ class NumberBook:
         self._early: Recent[str, dict[str, int]] = Recent(kept)  # directory -> names with an early number
         self._tail: list[Numbered] = []  # the last page; guarded by _writing
         self._count = 0  # numbers given; written under both locks
-        self._load()
+        pages, self._origin = self._stored_start() or (0, new_origin())
+        self._load(pages)
 
     def find(self, path: str) -> int | None:
         """Give the number of a path, None when it has none."""
@@ -93,10 +106,11 @@ class NumberBook:
         """Give what a number stands for; None when it was never given, or the store lost it."""
         with self._lock:
             known = self._records.get(number)
-            if known is not None or not 0 < number <= self._count:
+            ordinal = number - self._origin
+            if known is not None or not 0 < ordinal <= self._count:
                 return known
-        page = _read_page(self._values.get_value(self._page_name((number - 1) // PAGE)))
-        offset = (number - 1) % PAGE
+        page = _read_page(self._values.get_value(self._page_name((ordinal - 1) // PAGE)))
+        offset = (ordinal - 1) % PAGE
         return page[offset] if offset < len(page) else None
 
     def early_children(self, directory: str) -> dict[str, int]:
@@ -116,24 +130,30 @@ class NumberBook:
             return self._append(Numbered(entry, early))
 
     def _append(self, record: Numbered) -> int:
-        number = self._count + 1
-        if number % PAGE == 1:
+        ordinal = self._count + 1
+        number = self._origin + ordinal
+        if ordinal % PAGE == 1:
             self._tail = []
-            self._values.set_value(self._page_name(-1), seal("pages", str(number // PAGE + 1).encode()))
+            start = f"{ordinal // PAGE + 1} {self._origin}"
+            self._values.set_value(self._page_name(-1), seal("pages", start.encode()))
         self._tail.append(record)
-        self._values.set_value(self._page_name((number - 1) // PAGE), _write_page(self._tail))
+        self._values.set_value(self._page_name((ordinal - 1) // PAGE), _write_page(self._tail))
         self._values.set_value(self._path_name(record.entry.path), seal("number", str(number).encode()))
         with self._lock:
-            self._count = number
+            self._count = ordinal
             self._remember(number, record)
         return number
 
-    def _load(self) -> None:
-        pages = unseal("pages", self._values.get_value(self._page_name(-1)))
-        for index in range(int(pages or 0)):
+    def _stored_start(self) -> tuple[int, int] | None:
+        """Give the count of pages and the origin; None for a book that is new, or lost."""
+        words = (unseal("pages", self._values.get_value(self._page_name(-1))) or b"").split()
+        return (int(words[0]), int(words[1])) if len(words) == 2 else None
+
+    def _load(self, pages: int) -> None:
+        for index in range(pages):
             self._tail = _read_page(self._values.get_value(self._page_name(index)))
             for offset, record in enumerate(self._tail, start=1):
-                self._remember(index * PAGE + offset, record)
+                self._remember(self._origin + index * PAGE + offset, record)
             # The numbers of a damaged page are lost, not free: they may have been told to the kernel.
             self._count = index * PAGE + (len(self._tail) or PAGE)
 
@@ -155,7 +175,7 @@ class NumberBook:
         return number if record is not None and record.entry.path == path else None
 
     def _page_name(self, index: int) -> str:
-        """Give where a page lies; -1 is the count of pages, written before the first number of a new one."""
+        """Give where a page lies; -1 is the count of pages and the origin, written before the first number of a new one."""
         return f"{self._name}/page/{index}"
 
     def _path_name(self, path: str) -> str:

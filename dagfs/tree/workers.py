@@ -75,7 +75,9 @@ class Workers:
         """Drop what is queued and wait a little for what runs; what hangs on the hub is left to end by itself."""
         with self._lock:
             self._closed = True
-            left = [job for job in (*self._urgent, *self._background) if not job.taken]
+            left = {
+                job: None for job in (*self._urgent, *self._background) if not job.taken
+            }  # a promoted one is in both
             self._urgent.clear()
             self._background.clear()
             self._wake.notify_all()

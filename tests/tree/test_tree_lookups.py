@@ -10,6 +10,7 @@ from dagfs.answers import wait
 from dagfs.errors import ContentChanged, NotADirectory, NotFound, RemoteUnavailable
 from dagfs.hub.memory import MemorySource
 from dagfs.model import Entry, Kind, Versioning
+from dagfs.tree.builder import build
 from dagfs.tree.listing import ROOT_NODE, inode_of
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
@@ -251,7 +252,7 @@ def test_two_mounts_of_one_commit_number_their_directories_apart(world):
     d2 = wait(other.lookup(1, b"d2"))
     wait(other.listing(d2), DEADLINE)
     child, sibling = wait(other.lookup(d2.node, b"f0")), wait(world.tree.lookup(d1.node, b"f0"))
-    assert child.node == sibling.node  # each book starts at one
+    assert child.node != sibling.node
     world.restart()
     assert wait(world.tree.place(sibling.node), DEADLINE).entry.path == "d1/f0"
 
@@ -282,6 +283,34 @@ def test_workers_run_what_somebody_waits_for_before_what_may_be_wanted():
     done[1].result(DEADLINE)
     assert order == [2, 0, 1]
     workers.close()
+
+
+def test_promoted_work_that_is_dropped_at_the_end_is_dropped_once():
+    workers = Workers(threads=1, background=1)
+    gate, started, dropped = threading.Event(), threading.Event(), []
+    workers.submit(lambda: (started.set(), gate.wait(DEADLINE)))
+    started.wait(DEADLINE)
+    job = workers.submit(lambda: None, background=True, dropped=lambda: dropped.append("promoted"))
+    workers.submit(lambda: None, dropped=lambda: dropped.append("urgent"))
+    workers.promote(job)
+    threading.Timer(0.1, gate.set).start()
+    workers.close()
+    assert sorted(dropped) == ["promoted", "urgent"]
+
+
+def test_of_two_listings_of_a_directory_the_one_in_use_is_stored(world):
+    """An unversioned directory may change between them; a restart must find the rows where the kernel knows them."""
+    listings = world.tree._listings
+    directory = place(world, "d1").entry
+    held = wait(world.tree.listing(place(world, "d1")), DEADLINE)
+    listings._recalled = lambda _: None  # as for a second flight that began before the first one had ended
+    rows = [Entry("d1/a-new-one", Kind.FILE, Versioning.BUCKET), *(held.entry(i) for i in range(len(held)))]
+    listings._download = lambda *_: build("d1", [rows])
+    assert listings._load(directory, True) is held
+    del listings._recalled
+    world.restart()
+    again = wait(world.tree.listing(place(world, "d1")), DEADLINE)
+    assert again.columns.names == held.columns.names
 
 
 def test_a_background_listing_that_failed_is_tried_again_later():
