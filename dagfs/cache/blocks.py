@@ -137,7 +137,8 @@ class BlocksFlight:
         runs: list[Run] = []
         self._serve()
         with self._lock:
-            self._runs.remove(run)
+            if run in self._runs:
+                self._runs.remove(run)
             for reader in list(self._readers):
                 failure, more = self._after(reader, run, error)
                 runs += more
@@ -156,18 +157,21 @@ class BlocksFlight:
     def publish(self) -> None:
         """Prove the whole file and move it to the whole ones; takes as long as hashing it. In a worker's thread."""
         failure: DagfsError | None = None
+        unproved = IntegrityError(f"{self.content.entry.path}: cannot be proved now") if self._strict else None
         try:
-            if not self._partial.publish() and self._strict:
-                failure = IntegrityError(f"{self.content.entry.path}: cannot be proved without room on the disk")
-            elif failure is None:
+            if self._partial.publish():
                 self._owner.proved(self, right=True)
+            else:
+                failure = unproved
         except IntegrityError as error:
             log.warning("%s", error)
             self._owner.proved(self, right=False)
             failure = error
-        except OSError as error:
-            log.warning("%s cannot be stored: %s", self.content.entry.path, error)
+        except Exception as error:  # a flight that publishes never ends
+            unexpected = None if isinstance(error, OSError) else error
+            log.warning("%s cannot be stored: %s", self.content.entry.path, error, exc_info=unexpected)
             self._owner.unpublished(self)
+            failure = unproved
         with self._lock:
             self._publishing = False
             self._strict = self._strict and failure is not None
@@ -176,6 +180,7 @@ class BlocksFlight:
         for reader in readers:
             reader.later.set_exception(failure)
         self._serve()
+        self._replan()
         self._owner.settle(self)
 
     def resume(self) -> None:
@@ -262,33 +267,49 @@ class BlocksFlight:
                 self._readers.remove(reader)
             self._using += bool(ready)
         for reader in ready:
-            data = self._partial.read(reader.span.start, reader.span.size)
-            if data is not None:
-                reader.later.set_result(data)
-            else:
-                self._again(reader)
+            self._give(reader)
         if ready:
             with self._lock:
                 self._using -= 1
+
+    def _give(self, reader: _Reader) -> None:
+        try:
+            data = self._partial.read(reader.span.start, reader.span.size)
+        except Exception as error:  # noqa: BLE001 -- the promise carries it to whoever waits
+            reader.later.set_exception(error)
+            return
+        if data is not None:
+            reader.later.set_result(data)
+        else:
+            self._again(reader)
 
     def _again(self, reader: _Reader) -> None:
         """A block turned out damaged, or left memory before it was given."""
         reader.rounds += 1
         if reader.rounds >= ROUNDS:
             reader.later.set_exception(ProtocolError(f"{self.content.entry.path}: its blocks cannot be kept"))
+            self._replan()
             return
         with self._lock:
             self._readers.append(reader)
             runs = self._plan(reader.span, Urgency.READER)
         self._start(runs)
 
+    def _replan(self) -> None:
+        """Blocks that were there are gone: fetch those that others wait for."""
+        with self._lock:
+            spans = [] if self._strict else [reader.span for reader in self._readers]
+            runs = [run for span in spans for run in self._plan(span, Urgency.READER)]
+        self._start(runs)
+
     def _after(self, reader: _Reader, run: Run, error: DagfsError | None) -> tuple[DagfsError | None, list[Run]]:
         """Say what a run's end means for a reader: its failure, or the runs that it still needs. With the lock held."""
         wanted = Span(0, self.size) if self._strict else reader.span
-        left = self._partial.missing(wanted)
-        if not any(_overlap(gap, run.span) for gap in left):
+        coming = [other.span for other in self._runs]
+        left = [part for gap in self._partial.missing(wanted) for part in _without(gap, coming)]
+        if not left:
             return None, []
-        if error is not None:
+        if error is not None and any(_overlap(gap, run.span) for gap in left):
             return error, []
         reader.rounds += 1
         if reader.rounds >= ROUNDS:

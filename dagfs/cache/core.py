@@ -114,10 +114,12 @@ class Cache:
                 self._forget(self._whole, flight.content.key)
 
     def grow(self, flight: WholeFlight, size: int) -> Run:
+        readers: list[tuple[Span, Future[bytes]]] = []
         while True:
             blocks = self._blocks_flight(flight.content, size)
             self.retire(flight)
-            run = blocks.adopt(Span(0, WHOLE_MAX), flight.load, flight.urgency, flight.take_readers())
+            readers += flight.take_readers()
+            run = blocks.adopt(Span(0, WHOLE_MAX), flight.load, flight.urgency, readers)
             if run is not None:
                 return run
 

@@ -93,7 +93,10 @@ class WholeFlight:
         for later in waiting:
             later.set_result(size)
         if self._grows:
-            self._blocks = self._owner.grow(self, size)
+            blocks = self._owner.grow(self, size)
+            with self._lock:
+                self._blocks = blocks
+                blocks.load = self.load  # None as long as `start` has not got it
         elif large:
             self._owner.retire(self)
             if load is not None:

@@ -10,13 +10,14 @@ from support.contents import claimed, dvc, eventually, git, noise
 
 from dagfs.answers import wait
 from dagfs.cache import Cache
+from dagfs.cache.blocks import BlocksFlight
 from dagfs.errors import DagfsError, IntegrityError, RemoteUnavailable
 from dagfs.fetch.memory import MemoryLoad, MemoryLoader
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Span, Urgency
 from dagfs.store.handles import BLOCK
-from dagfs.store.memory import MemoryStore
+from dagfs.store.memory import MemoryPartial, MemoryStore
 
 SMALL = noise(100_000)
 LARGE = noise(WHOLE_MAX + 5 * BLOCK + 77)
@@ -298,3 +299,47 @@ def test_many_files_leave_no_state() -> None:
         assert wait(rig.read(dvc(b"%d" % number, f"f{number}"))) == b"%d" % number
     assert rig.idle()
     assert len(rig.cache._just_ended) <= 512
+
+
+def test_readers_of_a_file_that_grows_are_not_lost_when_its_blocks_end_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig({"a": LARGE})
+    answer = pending(rig.read(git(LARGE, "a", sized=False), 0, 100))
+    adopt, refused = BlocksFlight.adopt, [True]
+
+    def late(flight: BlocksFlight, *arguments: object) -> object:
+        return None if refused and refused.pop() else adopt(flight, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BlocksFlight, "adopt", late)
+    rig.loads[0].run()
+    assert answer.result(5) == LARGE[:100]
+
+
+def test_a_reader_whose_blocks_left_memory_while_it_waited_is_served_or_told() -> None:
+    rig = Rig({"a": LARGE})
+    content = dvc(LARGE, "a")
+    rig.read(content, 0, BLOCK)
+    rig.loads[0].run()
+    waiting = pending(rig.read(content, 0, 2 * BLOCK))
+    other = pending(rig.read(content, 4 * BLOCK, 5 * BLOCK))
+    partial = rig.store.partial(content, len(LARGE))
+    partial._blocks.pop(0)  # as others' blocks do when many come at once
+    for load in rig.loads[1:]:
+        load.run()
+    assert other.result(0) == LARGE[4 * BLOCK : 5 * BLOCK]
+    assert not waiting.done()
+    for load in rig.loads[3:]:
+        load.run()
+    assert waiting.result(5) == LARGE[: 2 * BLOCK]
+
+
+def test_a_proof_that_fails_unexpectedly_leaves_a_flight_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig({"a": LARGE}, manual=False)
+
+    def fail(_: object) -> bool:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(MemoryPartial, "publish", fail)
+    assert wait(rig.read(dvc(LARGE, "a")), 5) == LARGE
+    eventually(rig.idle)
