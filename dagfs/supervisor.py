@@ -6,15 +6,15 @@ is little in it that could fail.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Union
 
 from dagfs.kernel.handshake import Feature, Negotiated
 from dagfs.kernel.mounting import Mount, clone
@@ -34,7 +34,6 @@ CRASH_WINDOW = 60.0
 GRACE = 3.0
 """Seconds that a worker gets to put its cache in order once the mount has ended, before it is killed."""
 
-Mask = set[Union[int, signal.Signals]]
 PR_SET_PDEATHSIG = 1
 READY = signal.SIGUSR1  # from the worker: it serves
 ENDING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
@@ -78,18 +77,28 @@ class Supervisor:
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)  # monotonic times, the oldest first
 
     def run(self) -> int:
-        """Return when the mount has ended: 0 when it was unmounted or told to end, else the last worker's failure."""
-        libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a worker must not need a lock that a fork can break
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, LISTENED)
-        try:
-            return self._supervise(libc, before)
-        finally:
-            self._end_worker(told=self._mount.end())
-            os.close(self._mount.fd)  # the last holder of the descriptor: whatever still waits gets ENOTCONN
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        """Return when the mount has ended: 0 when it was unmounted or told to end, else the last worker's failure.
 
-    def _supervise(self, libc: ctypes.CDLL, mask: Mask) -> int:
-        self._start(libc, mask)
+        A mount that nobody could take off the tree is a failure, too.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a worker must not need a lock that a fork can break
+        with signals_held():
+            try:
+                status = self._supervise(libc)
+            finally:
+                self._end_worker(told=self._mount.end())
+                os.close(self._mount.fd)  # the last holder of the descriptor: whatever still waits gets ENOTCONN
+            return status or self._left_behind()
+
+    def _left_behind(self) -> int:
+        """Give the exit status for a mount that is still, or is not any more, on the tree."""
+        if not self._mount.mounted:
+            return 0
+        log.error("%s is still mounted, without a daemon: `sudo umount -l` takes it away", self._mount.path)
+        return 1
+
+    def _supervise(self, libc: ctypes.CDLL) -> int:
+        self._start(libc)
         while True:
             event = signal.sigwaitinfo(LISTENED)
             if event.si_signo in ENDING:
@@ -105,16 +114,16 @@ class Supervisor:
                 return 0
             if self._gives_up(ended):
                 return ended.status or 128 + ended.signal
-            self._restart(libc, mask)
+            self._restart(libc)
 
-    def _start(self, libc: ctypes.CDLL, mask: Mask) -> None:
+    def _start(self, libc: ctypes.CDLL) -> None:
         fd = self._descriptor()
         supervisor = os.getpid()
         self._worker = os.fork()
         if self._worker == 0:
             status = 1
             try:
-                leash = _become_worker(libc, mask, supervisor, fd)
+                leash = _become_worker(libc, supervisor, fd)
                 status = self._work(fd, self._negotiated, lambda: os.kill(supervisor, READY))
                 status = 128 + signal.SIGTERM if leash.pulled else status
             except Exception:
@@ -136,10 +145,10 @@ class Supervisor:
             self._recovers = False
             return self._mount.fd
 
-    def _restart(self, libc: ctypes.CDLL, mask: Mask) -> None:
+    def _restart(self, libc: ctypes.CDLL) -> None:
         if self._negotiated.has(Feature.HAS_RESEND):
             resend(self._mount.fd)
-        self._start(libc, mask)
+        self._start(libc)
 
     def _reap(self) -> Ended | None:
         pid, status = os.waitpid(self._worker, os.WNOHANG)
@@ -195,7 +204,18 @@ class _Leash:
         os.dup2(self._null, self._fd, inheritable=False)
 
 
-def _become_worker(libc: ctypes.CDLL, mask: Mask, supervisor: int, fd: int) -> _Leash:
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Keep the signals that a supervisor listens to until it does: one that ended the process between mounting and
+    supervising would leave a dead mount behind. May be nested."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LISTENED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _become_worker(libc: ctypes.CDLL, supervisor: int, fd: int) -> _Leash:
     """Die with the supervisor, and leave Ctrl-C, which the terminal sends to both, to it."""
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != supervisor:  # it died before prctl
@@ -204,5 +224,5 @@ def _become_worker(libc: ctypes.CDLL, mask: Mask, supervisor: int, fd: int) -> _
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leash.pull)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LISTENED)
     return leash

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -13,7 +14,9 @@ import sys
 from dataclasses import dataclass
 
 from dagfs.errors import BadMountPoint, NoFuse
-from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead
+from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead, mount_points
+
+log = logging.getLogger(__name__)
 
 DEVICE = "/dev/fuse"
 FUSERMOUNT = "fusermount3"
@@ -39,20 +42,28 @@ class Mount:
     def end(self) -> bool:
         """Take it off the tree, in use or not, and tell whether the connection has ended for whoever waits on it.
 
-        Does nothing once it is unmounted: the path and the connection's number may be somebody else's by then.
+        Does nothing once it is unmounted: the path and the connection's number may be somebody else's by then. What
+        cannot be taken off is logged, and stays `mounted`.
         """
         present = find_mount(self.path)
         if present is None or present.connection != self.connection:
             return False
+        aborted = False
         try:
             if os.geteuid() == 0:
                 _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts, also where the control files are missing
                 return True
             aborted = abort(present.connection)
             unmount(self.path)
-            return aborted
-        except BadMountPoint:  # somebody else was faster
-            return False
+        except (BadMountPoint, NoFuse) as error:
+            if self.mounted:  # else somebody else was faster
+                log.warning("%s cannot be unmounted: %s", self.path, error)
+        return aborted
+
+    @property
+    def mounted(self) -> bool:
+        """Whether it is on the tree, also under another mount."""
+        return any((at.path, at.connection) == (self.path, self.connection) for at in mount_points())
 
 
 def check_mount_point(path: str | os.PathLike[str]) -> str:

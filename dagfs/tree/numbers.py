@@ -175,7 +175,7 @@ class NumberBook:
         return number if record is not None and record.entry.path == path else None
 
     def _page_name(self, index: int) -> str:
-        """Give where a page lies; -1 is the count of pages and the origin, written before the first number of a new one."""
+        """Give where a page lies; -1 is their count and the origin, written before the first number of a new one."""
         return f"{self._name}/page/{index}"
 
     def _path_name(self, path: str) -> str:

@@ -75,9 +75,8 @@ class Workers:
         """Drop what is queued and wait a little for what runs; what hangs on the hub is left to end by itself."""
         with self._lock:
             self._closed = True
-            left = {
-                job: None for job in (*self._urgent, *self._background) if not job.taken
-            }  # a promoted one is in both
+            queued = dict.fromkeys((*self._urgent, *self._background))  # a promoted job is in both
+            left = [job for job in queued if not job.taken]
             self._urgent.clear()
             self._background.clear()
             self._wake.notify_all()

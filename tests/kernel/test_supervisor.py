@@ -13,15 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.mounts import Mounted, mounted
+from support.mounts import NOBODY, Mounted, mounted
 from support.trees import FILES, pattern, tree
 
 from dagfs import supervisor
-from dagfs.kernel.mounting import unmount
-from dagfs.supervisor import MAX_CRASHES
+from dagfs.errors import BadMountPoint
+from dagfs.kernel import mounting
+from dagfs.kernel.handshake import negotiate
+from dagfs.kernel.mountinfo import find_mount
+from dagfs.kernel.mounting import mount, unmount
+from dagfs.supervisor import MAX_CRASHES, Supervisor, signals_held
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
 
 
 def waiting(marker: Path) -> MemoryFs:
@@ -186,3 +192,33 @@ def test_a_lazy_unmount_in_use_ends_once_the_files_are_closed(supervised: Mounte
     assert supervised.wait(0.2) is None
     os.close(opened)
     assert supervised.wait(10) == 0
+
+
+@as_root
+def test_a_mount_that_cannot_be_taken_off_the_tree_is_a_failure(
+    device_for_users: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where /etc/mtab is missing: fusermount3 mounts, and refuses to unmount."""
+
+    def refuse(path: str) -> None:
+        raise BadMountPoint(f"failed to unmount {path}: no /etc/mtab")
+
+    monkeypatch.setattr(mounting, "unmount", refuse)
+    with mounted(tree, user=NOBODY, supervised=True) as one:
+        os.kill(one.pid, signal.SIGTERM)
+        assert one.wait(5.0) == 1
+        assert find_mount(str(one.path)) is not None
+
+
+def test_a_signal_between_mounting_and_supervising_leaves_no_dead_mount(tmp_path: Path) -> None:
+    place = tmp_path / "m"
+    place.mkdir()
+    child = os.fork()
+    if child == 0:
+        with signals_held():
+            held = mount(str(place), "dagfs-test")
+            os.kill(os.getpid(), signal.SIGTERM)
+            agreed = negotiate(held.fd)
+            os._exit(Supervisor(held, agreed, lambda *_: time.sleep(60) or 0, lambda _: None, lambda: None).run())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert find_mount(str(place)) is None
