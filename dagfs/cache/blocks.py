@@ -58,6 +58,8 @@ class Run:
         self._flight.arrived(0, data)
 
     def piece(self, offset: int, data: bytes) -> None:
+        if not self.span.start <= offset < self.span.end:
+            self._flight.unasked(self)
         self._flight.arrived(offset, data)
 
     def finished(self, error: DagfsError | None) -> None:
@@ -124,6 +126,18 @@ class BlocksFlight:
             runs = [found for wanted, _ in readers for found in self._plan(self._clip(wanted), urgency)]
         self._start(runs)
         return run
+
+    def unasked(self, run: Run) -> None:
+        """A hub without ranges sends the whole file: one such run is enough."""
+        everything = Span(0, self.size)
+        with self._lock:
+            others = [other for other in self._runs if other is not run]
+            if any(other.span == everything for other in others):
+                return  # and `run` is cancelled already
+            run.span = everything
+        for other in others:
+            if other.load is not None:
+                other.load.cancel()
 
     def arrived(self, offset: int, data: bytes) -> None:
         """A piece has come, in the transport's thread."""

@@ -198,3 +198,13 @@ def test_a_file_that_vanished_from_the_cache_is_fetched_again(rooms: Callable[..
     built.store.clear()
     assert built.read(dvc(b"bytes" * 1000, "a")) == b"bytes" * 1000
     assert built.source.calls["open:a"] == 2
+
+
+def test_a_large_file_of_a_hub_without_ranges_is_not_downloaded_once_for_each_span(rooms: Callable[..., Rooms]) -> None:
+    built = rooms({"large": LARGE}, ranged=False)
+    content = dvc(LARGE, "large")
+    for start in range(0, len(LARGE), MiB):
+        built.cache.prepare(content, Span(start, start + MiB), Urgency.READ_AHEAD)
+    assert built.read(content) == LARGE
+    eventually(lambda: built.fetcher.in_flight() == (0, 0))
+    assert built.received() < 2 * len(LARGE)
