@@ -270,7 +270,8 @@ class DiskStore:
         """Open a data base of diskcache's; a damaged one is made anew, one that cannot be written lies elsewhere."""
         path = self.root / name
         if name == "index" and self._layout.damaged_mark.exists():
-            self._layout.damaged_mark.unlink()
+            with contextlib.suppress(OSError):  # another process may do the same, and the disk may be read-only
+                self._layout.damaged_mark.unlink()
             shutil.rmtree(path, ignore_errors=True)
         try:
             return opener(path)

@@ -105,7 +105,11 @@ class Layout:
         try:
             found = path.read_text()
         except FileNotFoundError:
-            if any(not name.startswith("format") for name in os.listdir(self.root)):
+            names = os.listdir(self.root)
+            if "format" in names:  # another process has made it just now
+                self._check_format()
+                return
+            if any(not name.startswith("format") for name in names):
                 raise CacheRefused(
                     f"{self.root} holds something else than a cache; choose another --cache-dir"
                 ) from None

@@ -15,6 +15,7 @@ from typing import Protocol
 from dagfs.model import Content, Proof, Span
 from dagfs.proofs import CHUNK, Prover
 from dagfs.store.handles import BLOCK, Checker
+from dagfs.store.layout import unlink_quietly
 
 _RECORD = struct.Struct("<II")
 """Of the log: number of the block, CRC-32 of its bytes. A torn or wrong record costs its block, nothing else."""
@@ -132,6 +133,10 @@ class DiskBlocks:
                 return True
             if self._left:
                 return False
+        damaged = self._checker.damaged(self._fd, self.size, 0, self.size)
+        if damaged:  # on this disk, which says nothing about the other blocks
+            self._drop(damaged)
+            return False
         prover = Prover(self._content)
         for chunk in self._chunks():
             prover.update(chunk)
@@ -140,16 +145,20 @@ class DiskBlocks:
         except Exception:
             self._forget()
             raise
-        os.fchmod(self._fd, 0o444)
         self._adopt(self._path, proof, self._checksums.tobytes())
         with self._lock:
             self.finished = True
-        os.unlink(self._path + ".log")
+        os.fchmod(self._fd, 0o444)  # not before: what a killed process leaves must open for writing again
+        unlink_quietly(self._path + ".log")
         return True
 
     def shut(self) -> None:
-        os.close(self._fd)
-        os.close(self._log)
+        """Close; a piece that comes too late then fails, and does not go into whatever file has the number next."""
+        with self._lock:
+            fds, self._fd, self._log = (self._fd, self._log), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     def _claim(self, base: str) -> tuple[int, int, str]:
         """Open the first copy that no other process holds."""

@@ -48,6 +48,8 @@ class Partials:
         with self._lock:
             found = self._open.get(content.key)
             if found is None or found.blocks.size != size:
+                if found is not None and not found.users:
+                    found.blocks.shut()
                 found = self._open[content.key] = _Open(self._blocks(content, size))
             self._open.move_to_end(content.key)
             found.users += 1

@@ -86,7 +86,9 @@ class Writer:
             return True
         except INDEX_ERRORS as error:
             self.complain(error)
-            return False
+        except Exception:  # without this thread nothing is kept any more, and whoever flushes waits for ever
+            log.exception("the cache could not be written")
+        return False
 
     def _write(self, files: list[Waiting]) -> None:
         temps: dict[str, str] = {}

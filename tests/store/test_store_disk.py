@@ -651,3 +651,108 @@ def test_idle_blocks_leave_before_whole_files(opened: Opener) -> None:
         keep(store, dvc(file), file)
     assert store.info().partials == 0
     assert [read(store, dvc(file)) == file for file in files] == [True] * 5
+
+
+def test_what_a_process_leaves_that_is_killed_while_it_publishes_can_be_written(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr(store._layout, "publish", killed)
+    with pytest.raises(OSError, match="killed"):
+        partial.publish()
+    partial.close()
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_damaged_block_of_a_complete_file_costs_itself_only(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+    partial.close()
+    store.close()
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.seek(3 * BLOCK)
+        file.write(bytes(100))
+    partial = opened().partial(dvc(data), LARGE)
+    assert not partial.publish()
+    assert partial.missing(Span(0, LARGE)) == [Span(3 * BLOCK, 4 * BLOCK)]
+    partial.write(3 * BLOCK, data[3 * BLOCK : 4 * BLOCK])
+    assert partial.publish()
+    partial.close()
+
+
+def test_a_piece_that_comes_after_the_blocks_were_closed_goes_into_no_other_file(
+    opened: Opener, tmp_path: Path
+) -> None:
+    store = opened()
+    partial = store.partial(dvc(noise(LARGE)), LARGE)
+    blocks = partial._blocks
+    partial.close()
+    store.close()
+    others = [(tmp_path / f"other{number}").open("w+b") for number in range(8)]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        blocks.write(0, noise(BLOCK))
+    assert [os.fstat(other.fileno()).st_size for other in others] == [0] * 8
+    for other in others:
+        other.close()
+
+
+def test_blocks_of_another_size_leave_no_descriptor_open(opened: Opener) -> None:
+    store, content = opened(), dvc(noise(LARGE))
+    store.partial(content, LARGE).close()
+    before = len(os.listdir("/proc/self/fd"))
+    for size in range(LARGE + 1, LARGE + 6):
+        store.partial(content, size).close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_processes_may_make_one_cache_at_the_same_time(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text, first = Path.read_text, [True]
+
+    def late(path: Path, *arguments: object) -> str:
+        if path.name == "format" and first and first.pop():
+            opened()  # the other process, whole, between this one's two looks
+            raise FileNotFoundError
+        return read_text(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", late)
+    keep(opened(), dvc(b"x"), b"x")
+
+
+def test_a_damaged_mark_that_another_process_took_away_stops_nobody(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    store._layout.damaged_mark.touch()
+
+    def gone(path: Path) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "unlink", gone)
+    keep(opened(), dvc(b"x"), b"x")
+
+
+def test_the_writer_outlives_an_unexpected_failure(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, data = opened(), noise(1000)
+
+    def fail(*_: object) -> bool:
+        raise ValueError("unexpected")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._room, "make", fail)
+        keep(store, dvc(b"lost"), b"lost")
+    keep(store, dvc(data), data)
+    assert path_of(store, data).exists()
+    assert read(store, dvc(b"lost")) == b"lost", "from memory"
