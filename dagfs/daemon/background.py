@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -25,22 +26,29 @@ class Outcome:
 
 
 class Herald:
-    """The daemon's end of the pipe: says once how the start went. Also used, without a pipe, in the foreground."""
+    """The daemon's end of the pipe: says once how the start went. Without a pipe, in the foreground, on stderr."""
 
     def __init__(self, pipe: int | None) -> None:
         self._pipe = pipe
+        self._said = False
 
-    def say(self, outcome: Outcome) -> None:
+    def say(self, outcome: Outcome) -> bool:
+        """Tell the outcome unless one was told before; False when nobody listens any more."""
+        if self._said:
+            return True
+        self._said = True
         if self._pipe is None:
-            return
-        pipe, self._pipe = self._pipe, None
+            if outcome.error is not None:
+                sys.stderr.write(f"dagfs: {outcome.error}\n")
+            return True
         message = json.dumps([outcome.error, outcome.status, outcome.detail]).encode()
         try:
-            os.write(pipe, message + b"\n")
+            os.write(self._pipe, message + b"\n")
         except BrokenPipeError:
-            pass  # the command that asked was interrupted; the mount stays
+            return False
         finally:
-            os.close(pipe)
+            os.close(self._pipe)
+        return True
 
 
 def detach(daemon: Callable[[Herald], int]) -> Outcome:
@@ -89,5 +97,11 @@ def guarded(daemon: Callable[[Herald], int], herald: Herald) -> int:
         return 1
     except Exception as error:
         log.exception("the daemon ends")
-        herald.say(Outcome(f"{type(error).__name__}: {error}", 1))
+        herald.say(Outcome(_line(error), 1))
         return 1
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}"
+    return f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Operation = Callable[[Message], Iterable[Message]]
+
+END: Message = {"end": True}
+"""The last line of every answer: without it, a daemon that died would look as if it had finished."""
 
 REQUEST_BYTES = 1 << 20
 """Bytes of one request line: the paths of a long `dagfs warm` command."""
@@ -61,29 +65,39 @@ class _Connection(socketserver.StreamRequestHandler):
         if not _same_user(self.request):
             return
         with contextlib.suppress(ConnectionError):
-            for answer in self._answers(self.rfile.readline(REQUEST_BYTES)):
+            for answer in chain(self._answers(self.rfile.readline(REQUEST_BYTES)), (END,)):
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
 
     def _answers(self, line: bytes) -> Iterator[Message]:
         try:
             request = json.loads(line)
-            yield from self.server.operations[request["op"]](request)
+            operation = self.server.operations[request["op"]]
         except (ValueError, KeyError, TypeError):
             yield {"error": "not a request that this daemon knows"}
+            return
+        try:
+            yield from operation(request)
         except DagfsError as error:
             yield {"error": str(error)}
+        except Exception as error:
+            log.exception("a request on the control socket failed")
+            yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def ask(path: Path, request: Message, timeout: float) -> Iterator[Message]:
     """Send a request and yield the answers; `timeout` in seconds between two of them. Raises OSError when nobody
-    answers."""
+    answers, or the daemon ends before it has said all."""
     with _reachable(path) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(timeout)
         channel.connect(address)
         channel.sendall(json.dumps(request).encode() + b"\n")
         with channel.makefile("rb") as lines:
             for line in lines:
-                yield json.loads(line)
+                answer = json.loads(line)
+                if answer == END:
+                    return
+                yield answer
+    raise ConnectionError("it ended before it had finished")
 
 
 @contextlib.contextmanager

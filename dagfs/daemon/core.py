@@ -8,7 +8,15 @@ from pathlib import Path
 
 from dagfs.cache import Cache
 from dagfs.daemon.plan import MountPlan
-from dagfs.errors import HubUnreachable, NotADirectory, NotFound, RemoteError, UnknownRevision
+from dagfs.errors import (
+    AccessDenied,
+    HubUnreachable,
+    NotADirectory,
+    NotFound,
+    RemoteError,
+    UnknownRepository,
+    UnknownRevision,
+)
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
@@ -42,6 +50,8 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
         core.tree.prepare()
     except (NotFound, NotADirectory):
         raise UnknownRevision(f"{plan.repo.slug} has no directory {plan.subdir!r} at {commit.sha[:12]}") from None
+    except AccessDenied as error:
+        raise UnknownRepository(f"{plan.repo} does not let this token list {plan.subdir or 'its files'}") from error
     except RemoteError as error:
         raise HubUnreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}") from error
     finally:

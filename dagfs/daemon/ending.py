@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dagfs.config import Places
 from dagfs.daemon.plan import mount_id
-from dagfs.daemon.reports import is_mounted
-from dagfs.daemon.state import MountState, Registry, alive
+from dagfs.daemon.state import MountState, Registry, alive, holding
 from dagfs.errors import BadMountPoint
+from dagfs.kernel.mountinfo import find_mount, is_ours
 from dagfs.kernel.mounting import unmount
 
 GRACE_SECONDS = 4.0
@@ -23,16 +23,27 @@ def end(mountpoint: Path, places: Places) -> str:
     registry = Registry(places.runtime)
     name = mount_id(mountpoint)
     state = registry.read(name)
-    mounted = is_mounted(str(mountpoint))
+    mounted = is_ours(str(mountpoint))
     if not mounted and (state is None or not alive(state)):
         registry.remove(name)
-        raise BadMountPoint(f"nothing is mounted at {mountpoint}")
+        raise BadMountPoint(_nothing_at(mountpoint, registry))
     if mounted:
         unmount(mountpoint)
     if state is not None:
         _end_processes(state)
-    registry.remove(name)
+    if state == registry.read(name):  # else somebody mounts there again already
+        registry.remove(name)
+    if is_ours(str(mountpoint)):
+        raise BadMountPoint(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
     return f"{mountpoint} is unmounted"
+
+
+def _nothing_at(mountpoint: Path, registry: Registry) -> str:
+    found = find_mount(str(mountpoint))
+    if found is not None:
+        return f"{mountpoint} is no dagfs mount: it is {found.file_system}"
+    holder = holding(registry.states().values(), mountpoint)
+    return f"nothing is mounted at {mountpoint}" + (f"; it lies in {holder.mountpoint}" if holder else "")
 
 
 def _end_processes(state: MountState) -> None:

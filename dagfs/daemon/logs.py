@@ -47,7 +47,9 @@ def start_log(path: Path | None) -> None:
         handler = logging.StreamHandler(sys.stderr)
     else:
         private_directory(path.parent)
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=3)
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8", errors="backslashreplace"
+        )  # names of files are bytes, whatever the locale
         path.chmod(0o600)
     handler.setFormatter(Redacting())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from dagfs import __version__, libfuse
-from dagfs.config import private_directory
 from dagfs.daemon.background import Herald, Outcome
+from dagfs.daemon.claim import claim
 from dagfs.daemon.core import resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
@@ -25,7 +27,7 @@ from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Session
 from dagfs.model import Commit
-from dagfs.supervisor import Ready, Supervisor
+from dagfs.supervisor import Ready, Supervisor, signals_held
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +38,23 @@ stat while a listing is parsed."""
 
 def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     """Mount as planned and return the exit status when the mount has ended. Raises UsageError, DagfsError before."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the token
     log_file = log_path(plan.places.state, plan.id)
     start_log(None if foreground else log_file)
     check_fuse(plan.allow_other)
-    check_mount_point(plan.mountpoint)
-    private_directory(plan.places.runtime)
-    token_file = str(plan.token_file) if plan.token_file else None
-    token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
-    commit = resolve(plan, token)
-    announcer = Announcer(plan, commit, herald, log_file)
-    driver = {"kernel": _serve_kernel, "libfuse": _serve_libfuse}[plan.driver]
-    try:
-        return driver(plan, commit, token, announcer)
-    finally:
-        announcer.ended()
+    with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
+        token_file = str(plan.token_file) if plan.token_file else None
+        token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
+        commit = resolve(plan, token)
+        announcer = Announcer(plan, commit, herald, log_file)
+        driver = {"kernel": _serve_kernel, "libfuse": _serve_libfuse}[plan.driver]
+        try:
+            status = driver(plan, commit, token, announcer)
+        finally:
+            announcer.ended()
+    herald.say(Outcome(f"the mount ended before it could be read; {log_file} says why", status or 1))
+    return status
 
 
 class Announcer:
@@ -76,6 +81,10 @@ class Announcer:
             born=birth(os.getpid()),
         )
 
+    def alone(self) -> None:
+        """This process serves by itself: no worker may be killed."""
+        self._publish(self._state.changed(generation=1))
+
     def worker(self, pid: int) -> None:
         """A worker was started; the first is generation 1."""
         generation = self._state.generation + 1
@@ -87,7 +96,9 @@ class Announcer:
         self._publish(self._state.changed(state="serving"))
         what = f"{self._state.host}/{self._state.repo} at {self._state.commit[:12]}"
         notify(f"READY=1\nSTATUS=serving {what}")
-        self._herald.say(Outcome(None, detail=f"{what} is mounted at {self._state.mountpoint}"))
+        if not self._herald.say(Outcome(None, detail=f"{what} is mounted at {self._state.mountpoint}")):
+            log.warning("the command that asked for the mount was interrupted: ending it")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def ended(self) -> None:
         notify("STOPPING=1")
@@ -99,13 +110,6 @@ class Announcer:
 
 
 def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
-    connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
-    try:
-        negotiated = negotiate(connection.fd)
-    except BaseException:
-        connection.end()
-        raise
-
     def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
         with worker_rooms(plan, commit, token) as core:
             _settle_interpreter()
@@ -115,11 +119,18 @@ def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Anno
             session.run()
         return 0
 
-    return Supervisor(connection, negotiated, work, announcer.worker, announcer.ready).run()
+    with signals_held():
+        connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
+        try:
+            negotiated = negotiate(connection.fd)
+        except BaseException:
+            connection.end()
+            raise
+        return Supervisor(connection, negotiated, work, announcer.worker, announcer.ready).run()
 
 
 def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
-    announcer.worker(os.getpid())
+    announcer.alone()
     with worker_rooms(plan, commit, token) as core:
         _settle_interpreter()
         ready: Callable[[], None] = announcer.ready

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagfs.config import Places
+from dagfs.kernel.mountinfo import is_ours
 from dagfs.model import RepoRef
 
 
@@ -43,6 +44,16 @@ def mount_id(mountpoint: Path) -> str:
 
 
 def absolute(mountpoint: str | Path) -> Path:
-    """Give the mount point's path as /proc/mounts has it, without touching the mount point itself: it may be dead."""
-    path = Path(os.path.abspath(Path(mountpoint).expanduser()))
-    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    """Give a path as the mount table has it: without links, relative names and dots.
+
+    From a dagfs mount on, nothing is looked at: it may be dead, or its hub slow.
+    """
+    wanted = Path(mountpoint).expanduser()
+    if not wanted.is_absolute():
+        wanted = Path.cwd() / wanted
+    here = "/"
+    for position, name in enumerate(wanted.parts[1:], start=1):
+        here = os.path.realpath(os.path.join(here, name))
+        if is_ours(here):
+            return Path(os.path.normpath(os.path.join(here, *wanted.parts[position + 1 :])))
+    return Path(here)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ class MountState:
     """One mount as `dagfs status --json` prints it.
 
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
-    serving, recovering, failed. `born` is the start time of `pid` in clock ticks: a reused pid does not deceive.
+    serving, recovering; who reads it may find that it is ending or dead. `born` is the start time of `pid` in clock
+    ticks: a reused pid does not deceive.
     """
 
     mountpoint: str
@@ -70,8 +72,21 @@ class Registry:
             return sorted(path.stem for path in self._directory.glob("*.json"))
         return []
 
+    def states(self) -> dict[str, MountState]:
+        """Give what is known of each mount, by name."""
+        return {name: state for name in self.names() if (state := self.read(name))}
+
+    def lock(self, name: str) -> Path:
+        return private_directory(self._directory) / f"{name}.lock"
+
     def socket(self, name: str) -> Path:
         return self._directory / f"{name}.sock"
+
+
+def holding(states: Iterable[MountState], path: Path) -> MountState | None:
+    """Give the mount that a path, made absolute, lies in; None when it lies in none."""
+    holders = [state for state in states if path.is_relative_to(state.mountpoint)]
+    return max(holders, key=lambda state: len(state.mountpoint), default=None)
 
 
 def birth(pid: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -14,9 +15,9 @@ from dagfs.answers import wait
 from dagfs.config import Places
 from dagfs.daemon.control import Message, ask
 from dagfs.daemon.core import Core
-from dagfs.daemon.plan import absolute
-from dagfs.daemon.state import MountState, Registry, alive
-from dagfs.errors import BadMountPoint, DagfsError, RemoteError
+from dagfs.daemon.plan import absolute, mount_id
+from dagfs.daemon.state import Registry, alive, holding
+from dagfs.errors import BadMountPoint, DagfsError, NotADirectory, NotFound, RemoteError
 from dagfs.model import Kind, Span, Urgency
 from dagfs.tree.listing import Place
 from dagfs.vfs.seam import ROOT
@@ -54,26 +55,25 @@ def warm(places: Places, paths: Sequence[Path]) -> Iterator[Step]:
                 if "error" in answer:
                     raise RemoteError(answer["error"])
                 yield Step(**answer)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise RemoteError(f"the daemon of this mount does not answer: {error}") from error
 
 
 def _by_mount(registry: Registry, paths: Sequence[Path]) -> dict[str, list[str]]:
-    mounts = [(name, state) for name in registry.names() if (state := registry.read(name)) and alive(state)]
+    states = [state for state in registry.states().values() if alive(state)]
     found: dict[str, list[str]] = {}
     for path in paths:
-        name, inside = _mount_of(mounts, path)
-        found.setdefault(name, []).append(inside)
+        wanted = absolute(path)
+        state = holding(states, wanted)
+        if state is None:
+            raise BadMountPoint(f"{path} lies in no mount of yours; `dagfs status` lists them")
+        name = mount_id(Path(state.mountpoint))
+        found.setdefault(name, []).append(wanted.relative_to(state.mountpoint).as_posix())
     return found
 
 
-def _mount_of(mounts: Sequence[tuple[str, MountState]], path: Path) -> tuple[str, str]:
-    wanted = absolute(path)
-    holding = [(name, state) for name, state in mounts if wanted.is_relative_to(state.mountpoint)]
-    if not holding:
-        raise BadMountPoint(f"{path} lies in no mount of yours; `dagfs status` lists them")
-    name, state = max(holding, key=lambda pair: len(pair[1].mountpoint))
-    return name, wanted.relative_to(state.mountpoint).as_posix()
+def _message(step: Step) -> Message:
+    return {name: getattr(step, name) for name in Step.__slots__}
 
 
 class Warmer:
@@ -89,21 +89,37 @@ class Warmer:
     def answer(self, request: Message) -> Iterable[Message]:
         """Fetch what is under `request["paths"]`, relative to the mount; yields a Step's fields now and then."""
         places = [self._find(str(path)) for path in request["paths"]]
+        left = threading.Event()  # whoever asked has gone, or all is done
+        try:
+            yield from (_message(step) for step in self._steps(places, left))
+        finally:
+            left.set()
+
+    def _steps(self, places: Sequence[Place], left: threading.Event) -> Iterator[Step]:
         total = Step()
+        said = time.monotonic()
         for file in self._files(places):
             total.files += 1
             total.bytes += file.entry.size or 0
-        with ThreadPoolExecutor(AT_ONCE, "warm") as pool:
-            for step in self._fetch_all(pool, self._files(places), total):
-                yield {name: getattr(step, name) for name in Step.__slots__}
+            if time.monotonic() - said > STEP_SECONDS:
+                said = time.monotonic()
+                yield total
+        pool = ThreadPoolExecutor(AT_ONCE, "warm")
+        try:
+            yield from self._fetch_all(pool, self._files(places), total, left)
+        finally:
+            left.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch_all(self, pool: ThreadPoolExecutor, files: Iterator[Place], total: Step) -> Iterator[Step]:
+    def _fetch_all(
+        self, pool: ThreadPoolExecutor, files: Iterator[Place], total: Step, left: threading.Event
+    ) -> Iterator[Step]:
         under_way: set[Future[int]] = set()
         step = total
         for file in files:
             if self._stopping.is_set():
-                return
-            under_way.add(pool.submit(self._fetch, file))
+                raise RemoteError("the mount is ending")
+            under_way.add(pool.submit(self._fetch, file, left))
             if len(under_way) >= AT_ONCE:
                 under_way, step = self._collect(under_way, step)
                 yield step
@@ -119,12 +135,12 @@ class Warmer:
         files = step.done_files + len(done) - len(failed)
         return set(rest), Step(step.files, step.bytes, files, step.done_bytes + fetched, failed)
 
-    def _fetch(self, file: Place) -> int:
+    def _fetch(self, file: Place, left: threading.Event) -> int:
         content = self._core.tree.content(file)
         try:
             size = wait(self._core.cache.size(content, Urgency.WARM_UP))
             for start in range(0, size, CHUNK_BYTES):
-                if self._stopping.is_set() or self._core.cache.cached(content):
+                if self._stopping.is_set() or left.is_set() or self._core.cache.cached(content):
                     break
                 wait(self._core.cache.read(content, Span(start, min(start + CHUNK_BYTES, size)), Urgency.WARM_UP))
         except DagfsError as error:
@@ -135,9 +151,12 @@ class Warmer:
     def _find(self, path: str) -> Place:
         node = ROOT
         place = wait(self._core.tree.place(node))
-        for name in Path(path).parts:
-            place = wait(self._core.tree.lookup(node, name.encode("utf-8", "surrogateescape")))
-            node = place.node
+        try:
+            for name in Path(path).parts:
+                place = wait(self._core.tree.lookup(node, name.encode("utf-8", "surrogateescape")))
+                node = place.node
+        except (NotFound, NotADirectory):
+            raise NotFound(f"{path}: the mounted commit has no such path") from None
         return place
 
     def _files(self, places: Iterable[Place]) -> Iterator[Place]:

@@ -44,6 +44,15 @@ def find_mount(path: str) -> MountPoint | None:
     return found
 
 
+def is_ours(path: str) -> bool:
+    """Tell whether a dagfs mount is at an absolute path; where there is no mount table, whether any mount is."""
+    try:
+        found = find_mount(path)
+    except FileNotFoundError:
+        return os.path.ismount(path)
+    return found is not None and found.ours
+
+
 def abort(connection: int) -> bool:
     """End a FUSE connection: its programs get errors at once, however stuck its daemon is. False when not possible."""
     try:
