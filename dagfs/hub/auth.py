@@ -32,11 +32,12 @@ Stamp = tuple[int, int, int]
 class Token:
     """Gives the token of one hub and re-reads its file when that changed; thread-safe; shows it to nobody.
 
-    `source` says in words where the token comes from.
+    `source` says in words where the token comes from; `unused` which one was not taken, and what to do to have it used.
     """
 
     def __init__(self, source: str, value: str | None, path: Path | None = None, read: Reader | None = None) -> None:
         self.source = source
+        self.unused = ""
         self._value = value
         self._path = path
         self._read = read
@@ -90,11 +91,17 @@ def find_token(
             if value:
                 return Token(f"environment variable {name}", _plain(value, name))
     started = time.monotonic()
+    other = next((name for name in ENVIRONMENT_NAMES if environment.get(name)), None)
 
     def read(path: Path) -> str | None:
         return _read_client_tokens(path, host, now + time.monotonic() - started)
 
-    return Token(f"token file {client_tokens} of the DagsHub client", read(client_tokens), client_tokens, read)
+    token = Token(f"token file {client_tokens} of the DagsHub client", read(client_tokens), client_tokens, read)
+    if other is not None and not _same_host(host, hub_host(environment)):
+        token.unused = (
+            f"{other} is for {hub_host(environment)} and was not used; set DAGSHUB_CLIENT_HOST={host} if it is"
+        )
+    return token
 
 
 def _same_host(one: str, other: str) -> bool:

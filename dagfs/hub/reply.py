@@ -100,6 +100,8 @@ def failure(reply: Reply) -> DagfsError:
 
 
 def _partial(reply: Reply, span: Span) -> tuple[BodyHead, int]:
+    if reply.encoding is not None:  # offsets and total are those of the compressed bytes
+        raise ProtocolError("HTTP 206 with a span of a compressed body, which was not asked for")
     if reply.first is None or reply.last is None:
         raise ProtocolError("HTTP 206 without the span that it holds")
     if reply.first != span.start:

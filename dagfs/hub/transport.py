@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STALL_SECONDS = 30.0
 _MAX_SLEEP = 60.0
+_BREATH = 0.1  # seconds between two failures of the loop itself
 
 
 class Transport:
@@ -46,10 +48,9 @@ class Transport:
         self._stall_after = stall_after
         self._prefix = host + "/"  # of URLs that need no parsing to see that they are the hub's
         self._hub_reach: Reach | None = None  # where the hub's address lies; None until a direct connection to it
-        self._poll = select.poll()
+        self._network = network
         self._wake_end, self._wake = os.pipe()
-        self._poll.register(self._wake_end, select.POLLIN)
-        self._lanes = {lane: LaneLoop(lane, self._poll, network) for lane in Lane}
+        self._poll, self._lanes = self._make_lanes()
         self._commands: deque[tuple[Callable[[Exchange], None], Exchange]] = deque()
         self._lock = threading.Lock()  # guards the two below and the pipe, which is open iff the loop has not ended
         self._awake = False  # true iff a byte lies in the pipe
@@ -96,11 +97,32 @@ class Transport:
     def _run(self) -> None:
         try:
             while not self._closed:
-                self._turn()
-        except Exception:
-            log.exception("the transport broke")
+                try:
+                    self._turn()
+                except Exception:
+                    log.exception("the transport broke, and begins anew")
+                    self._begin_anew()
         finally:
             self._end()
+
+    def _make_lanes(self) -> tuple[Any, dict[Lane, LaneLoop]]:
+        poll = select.poll()
+        poll.register(self._wake_end, select.POLLIN)
+        return poll, {lane: LaneLoop(lane, poll, self._network) for lane in Lane}
+
+    def _begin_anew(self) -> None:
+        """End what runs, since nobody knows its state, and go on: without this thread the mount has no network."""
+        time.sleep(_BREATH)
+        lanes, running = self._lanes, [e for lane in self._lanes.values() for e in lane.running.values()]
+        self._poll, self._lanes = self._make_lanes()
+        for exchange in running:
+            with contextlib.suppress(Exception):
+                lanes[exchange.request.lane].stop(exchange)
+            exchange.handle = None
+            self._finish(exchange, RemoteUnavailable("the connection to the hub was lost"))
+        for lane in lanes.values():
+            with contextlib.suppress(Exception):
+                lane.close()
 
     def _turn(self) -> None:
         self._obey()
@@ -210,7 +232,10 @@ class Transport:
     def _unpause(self, exchange: Exchange) -> None:
         if exchange.handle is not None and not exchange.paused:
             exchange.last_byte = time.monotonic()
-            exchange.handle.pause(pycurl.PAUSE_CONT)
+            try:
+                exchange.handle.pause(pycurl.PAUSE_CONT)  # gives the receiver what curl has kept for it
+            except pycurl.error as error:
+                self._break_off(exchange, exchange.outcome(int(error.args[0]), ""))
 
     def _cancelled(self, exchange: Exchange) -> None:
         self._break_off(exchange, exchange.outcome(0, ""))

@@ -15,6 +15,7 @@ from dagfs import __version__
 from dagfs.errors import AccessDenied, NotFound, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.lanes import LaneLoop
 from dagfs.hub.network import Network
 from dagfs.hub.source import BodyHead
 from dagfs.hub.transport import Transport
@@ -440,3 +441,63 @@ def test_no_proxy_excepts_the_hub(hub, elsewhere, sink_type):
     transport.close()
     assert sink.body == b"direct"
     assert not elsewhere.asked
+
+
+class Halting:
+    """Rests after its first chunk, and fails at the next."""
+
+    def __init__(self):
+        self.exchange = None
+        self.chunks = 0
+        self.resting = threading.Event()
+        self.errors = []
+        self.ended = threading.Event()
+
+    def head(self, head):
+        pass
+
+    def data(self, chunk):
+        self.chunks += 1
+        if self.chunks > 1:
+            raise ValueError("unexpected")
+        self.exchange.pause()
+        self.resting.set()
+
+    def done(self, error):
+        self.errors.append(error)
+        self.ended.set()
+
+
+def test_a_receiver_that_fails_when_it_goes_on_after_a_rest_ends_alone(hub, transport, fetch):
+    gate, sink = threading.Event(), Halting()
+    answer = Answer(body=bytes(8 << 20), gate=gate, before_gate=1000)
+    sink.exchange = transport.get(Request(hub.on("/l", answer), Lane.RAW), sink)
+    assert sink.resting.wait(20)
+    gate.set()
+    time.sleep(0.3)  # curl has a chunk for it by now, and keeps it
+    sink.exchange.resume()
+    assert sink.ended.wait(20)
+    assert isinstance(sink.errors[0], ProtocolError)
+    assert fetch(hub.on("/f", Answer(body=BODY))).body == BODY
+
+
+def test_the_transport_outlives_an_unexpected_failure(hub, transport, fetch, monkeypatch):
+    ready, left = LaneLoop.ready, [1]
+
+    def fail(lane, fd, events):
+        if left and left.pop():
+            raise RuntimeError("unexpected")
+        ready(lane, fd, events)
+
+    monkeypatch.setattr(LaneLoop, "ready", fail)
+    assert isinstance(fetch(hub.on("/f", Answer(body=BODY))).error, RemoteUnavailable)
+    assert fetch(f"{hub.url}/f").body == BODY
+
+
+@pytest.mark.parametrize("first", [0, 1000])
+def test_a_span_of_compressed_bytes_is_refused_before_its_size_is_believed(hub, fetch, first):
+    packed = gzip.compress(BODY)
+    headers = {"Content-Encoding": "gzip", "Content-Range": f"bytes {first}-{len(packed) - 1}/{len(packed)}"}
+    sink = fetch(hub.on("/f", Answer(status=206, body=packed[first:], headers=headers)), Span(first, 1 << 20))
+    assert isinstance(sink.error, ProtocolError)
+    assert sink.heads == []
