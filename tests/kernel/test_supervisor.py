@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.mounts import NOBODY, Mounted, mounted
+from support.mounts import ORDINARY, Mounted, mounted
 from support.trees import FILES, pattern, tree
 
 from dagfs import supervisor
@@ -26,8 +26,6 @@ from dagfs.supervisor import MAX_CRASHES, Supervisor, signals_held
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
 
 
 def waiting(marker: Path) -> MemoryFs:
@@ -194,7 +192,6 @@ def test_a_lazy_unmount_in_use_ends_once_the_files_are_closed(supervised: Mounte
     assert supervised.wait(10) == 0
 
 
-@as_root
 def test_a_mount_that_cannot_be_taken_off_the_tree_is_a_failure(
     device_for_users: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +201,7 @@ def test_a_mount_that_cannot_be_taken_off_the_tree_is_a_failure(
         raise BadMountPoint(f"failed to unmount {path}: no /etc/mtab")
 
     monkeypatch.setattr(mounting, "unmount", refuse)
-    with mounted(tree, user=NOBODY, supervised=True) as one:
+    with mounted(tree, user=ORDINARY, supervised=True) as one:
         os.kill(one.pid, signal.SIGTERM)
         assert one.wait(5.0) == 1
         assert find_mount(str(one.path)) is not None

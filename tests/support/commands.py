@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 COMMAND_SECONDS = 60
+DETACH = ("umount", "-l") if os.geteuid() == 0 else ("fusermount3", "-u", "-z")
+"""Takes a mount off the tree, without dagfs."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Home:
         finally:
             ended = self.run("unmount", mountpoint, check=False)
             if ended.returncode:
-                subprocess.run(["umount", "-l", str(mountpoint)], timeout=10, stderr=subprocess.DEVNULL)
+                subprocess.run([*DETACH, str(mountpoint)], timeout=10, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager

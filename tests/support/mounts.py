@@ -31,6 +31,8 @@ from dagfs.vfs.seam import FileSystem
 
 DRIVERS = ("kernel", "libfuse")
 NOBODY = 65534
+ORDINARY = NOBODY if os.geteuid() == 0 else None
+"""Whom to mount as where an ordinary user is meant; None: the tests themselves run as one."""
 START_SECONDS = 20.0
 DEADLINE = 100
 """Seconds after which a mount's processes kill themselves, so that a wedged mount fails a test and not the suite."""
