@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from dagfs.errors import UsageError
 
 DEFAULT_HOST = "https://dagshub.com"
 DEFAULT_CACHE_BYTES = 50 << 30
@@ -27,18 +30,36 @@ class Places:
 
 def places(environment: Mapping[str, str], cache_dir: str | None = None) -> Places:
     """Give the directories that the XDG variables name; `cache_dir` and DAGFS_CACHE_DIR override the cache's."""
-    home = Path(environment.get("HOME") or Path.home())
+    home = Path(environment.get("HOME") or _home_of_user())
     cache_home = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
-    state = Path(environment.get("XDG_STATE_HOME") or home / ".local/state") / "dagfs"
-    runtime_home = environment.get("XDG_RUNTIME_DIR")
+    # Absolute, all of them: the daemon leaves the directory that it was started in.
+    state = Path(environment.get("XDG_STATE_HOME") or home / ".local/state").absolute() / "dagfs"
     cache = cache_dir or environment.get("DAGFS_CACHE_DIR") or str(cache_home / "dagfs")
     tokens = environment.get("DAGSHUB_CLIENT_TOKENS_CACHE") or str(cache_home / "dagshub/tokens")
     return Places(
         cache=Path(cache).expanduser().absolute(),
         state=state,
-        runtime=Path(runtime_home) / "dagfs" if runtime_home else state / "run",
-        client_tokens=Path(tokens).expanduser(),
+        runtime=_runtime(environment.get("XDG_RUNTIME_DIR")) or state / "run",
+        client_tokens=Path(tokens).expanduser().absolute(),
     )
+
+
+def _home_of_user() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a container runs under a number that its user list does not have
+        raise UsageError(f"user {os.geteuid()} has no home directory: set HOME") from None
+
+
+def _runtime(directory: str | None) -> Path | None:
+    """Give our place in XDG_RUNTIME_DIR; None when that is another user's, as after `sudo -E`, or not there."""
+    if not directory:
+        return None
+    ours = Path(directory).absolute() / "dagfs"
+    for path in (ours, ours.parent):  # a service is given the first only
+        with contextlib.suppress(OSError):
+            return ours if path.stat().st_uid == os.geteuid() else None
+    return None
 
 
 def hub_host(environment: Mapping[str, str], option: str | None = None) -> str:

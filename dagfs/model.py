@@ -14,6 +14,11 @@ Answer = Union[T, "Future[T]"]
 at once; the rest is a Future that ends with the value or with a DagfsError. Whoever has the bytes completes it."""
 
 
+def printable(text: str) -> str:
+    """Give a name fit for one line of a log or terminal, whatever bytes it has: others are written as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Kind(enum.IntEnum):
     """What a path is; the values are those of `d_type` in a directory entry."""
 

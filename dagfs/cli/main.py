@@ -15,6 +15,7 @@ from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
 from dagfs.cli.warm import warm
 from dagfs.errors import DagfsError, UsageError
+from dagfs.model import printable
 
 
 class OneLineErrors(click.Group):
@@ -23,10 +24,10 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except DagfsError as error:
-            if os.environ.get("DAGFS_DEBUG"):
+        except (DagfsError, OSError) as error:
+            if os.environ.get("DAGFS_DEBUG") or isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"dagfs: {error}", err=True)
+            click.echo(f"dagfs: {printable(str(error))}", err=True)
             sys.exit(error.exit_status if isinstance(error, UsageError) else 1)
 
 

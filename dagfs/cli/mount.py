@@ -10,6 +10,7 @@ import click
 
 from dagfs.cli.values import parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
+from dagfs.model import printable
 
 
 @click.command()
@@ -72,9 +73,9 @@ def mount(
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
     outcome = detach(lambda herald: serve(plan, herald, foreground=False))
     if outcome.error is not None:
-        click.echo(f"dagfs: {outcome.error}", err=True)
+        click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
-    click.echo(outcome.detail)
+    click.echo(printable(outcome.detail))
 
 
 @click.command()
@@ -85,4 +86,4 @@ def unmount(mountpoint: str) -> None:
     from dagfs.daemon.ending import end
     from dagfs.daemon.plan import absolute
 
-    click.echo(end(absolute(mountpoint), places(os.environ)))
+    click.echo(printable(end(absolute(mountpoint), places(os.environ))))

@@ -10,13 +10,24 @@ from typing import Any
 import click
 
 from dagfs.cli.values import size_text
+from dagfs.model import printable
+
+_STATES = {
+    "starting": "not readable yet",
+    "recovering": "its worker died and another starts; programs wait",
+    "ending": "unmounted; its daemon ends when its files are closed",
+    "dead": "its daemon is gone and programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
+}
 
 
 @click.command()
 @click.argument("mountpoint", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a list, for programs.")
 def status(mountpoint: str | None, as_json: bool) -> None:
-    """Tell what is mounted and how it fares; exit status 1 if MOUNTPOINT is not served."""
+    """Tell what is mounted and how it fares.
+
+    MOUNTPOINT may be any path in a mount; the exit status is 1 if that mount does not serve.
+    """
     from dagfs.config import places
     from dagfs.daemon.plan import absolute
     from dagfs.daemon.reports import reports
@@ -25,7 +36,7 @@ def status(mountpoint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif not found:
-        click.echo(f"nothing is mounted at {mountpoint}" if mountpoint else "nothing is mounted")
+        click.echo(f"nothing is mounted at {printable(mountpoint)}" if mountpoint else "nothing is mounted")
     else:
         click.echo("\n\n".join(_paragraph(report) for report in found))
     if mountpoint and not any(report["state"] == "serving" for report in found):
@@ -33,18 +44,38 @@ def status(mountpoint: str | None, as_json: bool) -> None:
 
 
 def _paragraph(report: dict[str, Any]) -> str:
+    rows = {
+        "": _STATES.get(report["state"]),
+        "repository": f"{report['host']}/{report['repo']}",
+        "commit": f"{report['commit']}{_of_branch(report)}",
+        "driver": f"{report['driver']}, dagfs {report['version']}, pid {report['pid']}",
+        **_figures(report),
+        "cache": report["cache"],
+        "log": report["log"],
+    }
+    lines = [f"  {name:<11} {value}" for name, value in rows.items() if value]
+    return "\n".join((f"{printable(report['mountpoint'])}: {report['state']}", *map(printable, lines)))
+
+
+def _figures(report: dict[str, Any]) -> dict[str, str | None]:
     metrics = report["metrics"]
-    requests = sum(count for name, count in metrics.items() if name.startswith("hub.requests."))
-    branch = f" ({report['branch']})" if report["branch"] else ""
-    lines = [
-        f"{report['mountpoint']}: {report['state']}",
-        f"  repository  {report['host']}/{report['repo']}",
-        f"  commit      {report['commit']}{branch}",
-        f"  driver      {report['driver']}, dagfs {report['version']}, pid {report['pid']}",
-        f"  fetched     {size_text(metrics.get('fetch.received_bytes', 0))} in {requests:,} requests",
-        f"  cache       {report['cache']}",
-        f"  log         {report['log']}",
-    ]
-    if report["hidden"]:
-        lines.append(f"  hidden      {report['hidden']} names that no file system can show")
-    return "\n".join(lines)
+    if not metrics:
+        return {}
+    requests = _sum(metrics, "hub.requests.")
+    loads, hits = metrics.get("fetch.loads", 0), metrics.get("store.hits", 0)
+    failed, restarts, hidden = _sum(metrics, "vfs.failed."), report["generation"] - 1, report["hidden"]
+    return {
+        "fetched": f"{size_text(metrics.get('fetch.received_bytes', 0))} in {loads:,} loads, {requests:,} requests",
+        "from cache": f"{hits:,} times a file that was here already",
+        "failed": f"{failed:,} operations; the log has each" if failed else None,
+        "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
+        "hidden": f"{hidden:,} names that no file system can show" if hidden else None,
+    }
+
+
+def _sum(metrics: dict[str, int], prefix: str) -> int:
+    return sum(count for name, count in metrics.items() if name.startswith(prefix))
+
+
+def _of_branch(report: dict[str, Any]) -> str:
+    return f" ({report['branch']})" if report["branch"] else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dagfs.cli.values import size_text
+from dagfs.model import printable
 
 
 @click.command()
@@ -29,6 +30,6 @@ def warm(paths: tuple[str, ...]) -> None:
             progress.update(bar, description=text, total=step.bytes, completed=step.done_bytes)
             failed.extend(step.failed)
     for line in failed:
-        click.echo(f"dagfs: {line}", err=True)
+        click.echo(f"dagfs: {printable(line)}", err=True)
     if failed:
         sys.exit(1)

@@ -10,6 +10,7 @@ from dagfs.cache import Cache
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import (
     AccessDenied,
+    BadToken,
     HubUnreachable,
     NotADirectory,
     NotFound,
@@ -43,6 +44,8 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     source = connect(plan.repo, token, Metrics(), os.environ)
     try:
         commit = source.resolve(plan.revision)
+    except (UnknownRepository, BadToken) as error:
+        raise type(error)(f"{error}{token.unused and f' ({token.unused})'}") from error
     finally:
         source.close()
     core = Core(plan, commit, token)

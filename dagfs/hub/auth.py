@@ -98,9 +98,8 @@ def find_token(
 
     token = Token(f"token file {client_tokens} of the DagsHub client", read(client_tokens), client_tokens, read)
     if other is not None and not _same_host(host, hub_host(environment)):
-        token.unused = (
-            f"{other} is for {hub_host(environment)} and was not used; set DAGSHUB_CLIENT_HOST={host} if it is"
-        )
+        theirs = hub_host(environment)
+        token.unused = f"{other} was not used: it is for {theirs}; set DAGSHUB_CLIENT_HOST={host} if it is for this hub"
     return token
 
 

@@ -77,11 +77,13 @@ class Revisions:
 
     def _bad_token(self) -> BadToken:
         where = f"make a new one at {self._repo.host}/user/settings/tokens"
-        return BadToken(f"{self._repo.host} does not accept the token; {where}, or run: dagfs login")
+        return BadToken(f"{self._repo.host} does not accept the token; {where}")
 
     def _unknown_repository(self, status: int) -> UnknownRepository:
         remedy = (
-            "the token may not see it" if self._rest.has_token else "a private repository needs a token: dagfs login"
+            "the token may not see it"
+            if self._rest.has_token
+            else "a private one needs a token: --token-file, or DAGSHUB_USER_TOKEN"
         )
         return UnknownRepository(f"no repository {self._repo} (HTTP {status}), or no access to it: {remedy}")
 

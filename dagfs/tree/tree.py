@@ -93,6 +93,17 @@ class Tree:
             return self.known(record.entry.path) or self._single(record.entry, number)
         return then(self._listings.get(record.entry), lambda found: _row(found, slot - 1))
 
+    def path(self, node: int) -> str:
+        """Give the path of a node for messages, "node N" when it is not in memory."""
+        number, slot = node >> SLOT_BITS, node & ((1 << SLOT_BITS) - 1)
+        listing = self._listings.of_number(number)
+        if listing is not None and 0 < slot <= len(listing):
+            return listing.path(slot - 1)
+        if node == ROOT_NODE:
+            return self.pinned.root_path or "/"
+        record = self._book.record(number) if slot == 0 else None
+        return f"node {node}" if record is None else record.entry.path
+
     def listing(self, place: Place, *, sized: bool = False) -> Answer[Listing]:
         """List a directory, with the sizes that the hub knows if `sized`. Raises NotADirectory."""
         entry = _as_directory(place)

@@ -10,7 +10,7 @@ from typing import Protocol
 from dagfs.answers import then
 from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Content, Kind
+from dagfs.model import Answer, Content, Kind, printable
 from dagfs.reader import Bytes, Reader
 from dagfs.tree.listing import Listing, Place
 from dagfs.tree.numbers import Recent
@@ -102,9 +102,14 @@ class Vfs:
         files, size = self._tree.figures()
         return Figures(_BLOCK_BYTES, -(-size // _BLOCK_BYTES), files)
 
+    def path(self, node: int) -> str:
+        return printable(self._tree.path(node))
+
     def failed(self, node: int, operation: str, error: BaseException) -> None:
         self._metrics.add(f"vfs.failed.{operation}")
-        self._marks.failures.put(node, f"{operation}: {error or type(error).__name__}")
+        text, path = str(error) or type(error).__name__, self._tree.path(node)
+        where = "" if path in text else f" of {path}"
+        self._marks.failures.put(node, f"{operation}{where}: {text}")
 
     def _attributes(self, place: Place) -> Answer[Attributes]:
         known = self._known_attributes(place)

@@ -6,6 +6,7 @@ import errno
 import logging
 
 from dagfs import errors
+from dagfs.model import printable
 from dagfs.vfs.seam import FileSystem
 
 log = logging.getLogger(__name__)
@@ -33,14 +34,23 @@ def report(fs: FileSystem, node: int, operation: str, error: BaseException) -> i
     An error outside the table is EIO with a traceback in the log.
     """
     number = ERRNOS.get(type(error))
+    where = _where(fs, node)
     if number is None:
-        log.error("%s of node %d failed unexpectedly: EIO", operation, node, exc_info=error)
+        log.error("%s of %s failed unexpectedly: EIO", operation, where, exc_info=error)
         number = errno.EIO
     else:
         cause = f" (cause: {error.__cause__!r})" if error.__cause__ else ""
-        log.warning("%s of node %d: %s, %s%s", operation, node, errno.errorcode[number], error, cause)
+        log.warning("%s of %s: %s, %s%s", operation, where, errno.errorcode[number], printable(str(error)), cause)
     try:
         fs.failed(node, operation, error)
     except Exception:  # whoever waits for the errno must get it
-        log.exception("cannot note the failure of %s of node %d", operation, node)
+        log.exception("cannot note the failure of %s of %s", operation, where)
     return number
+
+
+def _where(fs: FileSystem, node: int) -> str:
+    try:
+        return printable(fs.path(node))
+    except Exception:
+        log.exception("no path for node %d", node)
+        return f"node {node}"

@@ -94,6 +94,9 @@ class MemoryFs:
     def statfs(self) -> Figures:
         return Figures(block_size=4096, blocks=1000, files=len(self._nodes))
 
+    def path(self, node: int) -> str:
+        return self._nodes[node].path or "/" if 0 < node < len(self._nodes) else f"node {node}"
+
     def failed(self, node: int, operation: str, error: BaseException) -> None:
         with self._lock:
             self.failures.append((node, operation, type(error).__name__))

@@ -85,6 +85,9 @@ class FileSystem(Protocol):
 
     def statfs(self) -> Figures: ...
 
+    def path(self, node: int) -> str:
+        """Give a node's path in the repository for messages, "node N" when it is not at hand. Never raises."""
+
     def failed(self, node: int, operation: str, error: BaseException) -> None:
         """Told by the adapter once for each failed operation that is not an ordinary NotFound: kept for the path's
         `user.dagfs.error` and counted."""

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 
 from dagfs.daemon.background import Herald, Outcome, detach, guarded
 from dagfs.daemon.control import ControlServer, ask
-from dagfs.daemon.logs import Redacting
+from dagfs.daemon.logs import Redacting, start_log
 from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import absolute, mount_id
 from dagfs.daemon.state import MountState, Registry, alive, birth
 from dagfs.errors import ProtocolError, UnknownRepository
+from dagfs.model import printable
 
 
 def state_of(pid: int, **changes: object) -> MountState:
@@ -89,6 +91,51 @@ def test_the_control_socket_answers_in_lines_even_under_a_long_path(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         server.close()
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(tmp_path):
+    def breaking(request):
+        yield {"n": 1}
+        raise ZeroDivisionError("by zero")
+
+    server = ControlServer(tmp_path / "s", {"break": breaking})
+    try:
+        assert list(ask(tmp_path / "s", {"op": "break"}, 5)) == [{"n": 1}, {"error": "ZeroDivisionError: by zero"}]
+    finally:
+        server.close()
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(tmp_path / "d"))
+        dying.listen()
+
+        def die():
+            client, _ = dying.accept()
+            with client:
+                client.recv(100)
+                client.sendall(b'{"n": 1}\n')
+
+        threading.Thread(target=die).start()
+        answers = ask(tmp_path / "d", {"op": "any"}, 5)
+        assert next(answers) == {"n": 1}
+        with pytest.raises(ConnectionError):
+            next(answers)
+
+
+def test_a_starter_that_has_gone_is_noticed():
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert not Herald(writing).say(Outcome(None))
+
+
+def test_a_name_that_is_no_utf_8_or_no_line_is_logged_in_one_line(tmp_path):
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        start_log(tmp_path / "log")
+        logging.getLogger("x").error("a %s", "\udcff")
+    finally:
+        root.handlers, root.level = before
+    assert "a \\udcff" in (tmp_path / "log").read_text()
+    assert printable("a\nb\udcffé") == "a\\nb\\udcffé"
 
 
 def test_the_starter_hears_that_the_daemon_serves(tmp_path):

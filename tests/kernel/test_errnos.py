@@ -27,16 +27,16 @@ def test_no_error_says_try_again_and_only_absence_says_enoent() -> None:
 
 
 def test_a_failure_is_logged_once_with_operation_errno_and_cause(caplog: pytest.LogCaptureFixture) -> None:
-    fs = MemoryFs({})
+    fs = MemoryFs({"a\nb": b""})
     error = errors.Stalled("no byte for 30 s")
     error.__cause__ = TimeoutError("socket")
     with caplog.at_level(logging.WARNING):
-        assert report(fs, 7, "read", error) == errno.ETIMEDOUT
+        assert report(fs, 2, "read", error) == errno.ETIMEDOUT
     (record,) = caplog.records
-    for part in ("read", "node 7", "ETIMEDOUT", "no byte for 30 s", "TimeoutError('socket')"):
+    for part in ("read of a\\nb:", "ETIMEDOUT", "no byte for 30 s", "TimeoutError('socket')"):
         assert part in record.getMessage()
     assert record.exc_info is None
-    assert fs.failures == [(7, "read", "Stalled")]
+    assert fs.failures == [(2, "read", "Stalled")]
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError(errno.ENOENT, "x"), errors.UsageError("x")])

@@ -155,7 +155,7 @@ def test_extended_attributes_tell_what_is_known_of_a_path(world):
     assert get("error") is None
     assert b"user.dagfs.error" not in world.vfs.listxattr(found.node)
     world.vfs.failed(found.node, "read", RemoteUnavailable("the hub is asleep"))
-    assert get("error") == b"read: the hub is asleep"
+    assert get("error") == b"read of d/b: the hub is asleep"
     assert b"user.dagfs.error" in world.vfs.listxattr(found.node)
     assert get("none") is None
     assert world.wait(world.vfs.getxattr(found.node, b"security.selinux")) is None
