@@ -19,7 +19,7 @@ from dagfs.model import Content, ContentId, Proof
 from dagfs.proofs import CHUNK
 from dagfs.store.backlog import WAITING_MAX, Backlog, Waiting
 from dagfs.store.handles import BLOCK, Checker, DiskFile, Handle, Handles, MemoryFile
-from dagfs.store.index import INDEX_ERRORS, Index
+from dagfs.store.index import INDEX_ERRORS, TEXT_SCHEME, Index
 from dagfs.store.layout import Layout, boot_id, unlink_quietly
 from dagfs.store.partials import Partials
 from dagfs.store.room import Room, Shelf
@@ -182,7 +182,7 @@ class DiskStore:
         return DiskFile(handle, self._handles.release, self._remove)
 
     def _open_file(self, name: ContentId, size: int | None) -> Handle | None:
-        md5 = name.digest if name.scheme == "md5" else self._guarded(lambda: self._index.alias(name, size), None)
+        md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)
         if md5 is None:
             return None
         try:
@@ -191,12 +191,21 @@ class DiskStore:
             return None
         try:
             handle = Handle(fd, os.fstat(fd).st_size, md5)
+            if self._handles.is_good(md5, handle.size):
+                return handle
             if self._trust(handle):
+                if handle.checker is None:
+                    self._handles.note(name, md5, handle.size)
                 return handle
         except OSError:
             pass
         os.close(fd)
         return None
+
+    def _alias(self, name: ContentId, size: int | None) -> str | None:
+        if name.scheme == TEXT_SCHEME and not self._guarded(self._index.has_texts, False):
+            return None
+        return self._guarded(lambda: self._index.alias(name, size), None)
 
     def _trust(self, handle: Handle) -> bool:
         """Say whether a file may be read now, after making sure where that takes no long."""
@@ -295,7 +304,7 @@ def _names(content: Content) -> Iterator[ContentId]:
     if claim != content.key:
         yield claim
     if claim.scheme == "md5":
-        yield ContentId("md5-dos2unix", claim.digest)
+        yield ContentId(TEXT_SCHEME, claim.digest)
 
 
 def _own_key(content: Content, proof: Proof) -> tuple[ContentId, ...]:

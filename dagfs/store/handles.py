@@ -14,6 +14,9 @@ from dagfs.model import ContentId
 BLOCK = 256 << 10
 """Bytes of a block of a large file: what is fetched, checked and known to be there as one."""
 
+KNOWN_MAX = 16_384
+"""Files remembered as good, and names of files: 4 MB, and no look into the index for any of them."""
+
 KEPT_OPEN = 128
 """Idle descriptors; opening costs three system calls and a look into the index."""
 
@@ -103,6 +106,8 @@ class Handles:
         self._lock = threading.Lock()
         self._open: OrderedDict[ContentId, Handle] = OrderedDict()  # used last comes last
         self._users: dict[str, int] = {}  # by MD5; no entry is zero
+        self._good: dict[str, int] = {}  # MD5 -> bytes, of files seen to be good since the machine started
+        self._md5s: dict[ContentId, str] = {}  # what a name means never changes
 
     def get(self, name: ContentId) -> Handle | None:
         """Give the handle of that name, with one more user."""
@@ -126,6 +131,23 @@ class Handles:
             unused = self._drop(dropped)
         _close(unused)
 
+    def note(self, name: ContentId, md5: str, size: int) -> None:
+        """Remember what a name means, and that the file is good."""
+        with self._lock:
+            for known in (self._good, self._md5s):
+                if len(known) >= KNOWN_MAX:
+                    known.clear()
+            self._good[md5] = size
+            self._md5s[name] = md5
+
+    def is_good(self, md5: str, size: int) -> bool:
+        with self._lock:
+            return self._good.get(md5) == size
+
+    def md5_of(self, name: ContentId) -> str | None:
+        with self._lock:
+            return self._md5s.get(name)
+
     def release(self, handle: Handle) -> None:
         with self._lock:
             handle.users -= 1
@@ -138,6 +160,10 @@ class Handles:
     def forget(self, md5: str | None = None) -> None:
         """Drop the handles of a file, or all; its users keep theirs."""
         with self._lock:
+            if md5 is None:
+                self._good.clear()
+            else:
+                self._good.pop(md5, None)
             names = [name for name, handle in self._open.items() if md5 is None or handle.md5 == md5]
             unused = self._drop([self._open.pop(name) for name in names])
         _close(unused)

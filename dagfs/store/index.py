@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ _ALIASES_MAX = 64
 
 _VALUE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 _TOTAL = "total"
+_TEXTS = "texts"  # this row exists iff a file has a text MD5 of DVC 2 among its names
+_TEXTS_SECONDS = 1.0
+"""How long to believe that there is none: who looks for any DVC file that is not there would ask each time."""
+
+TEXT_SCHEME = "md5-dos2unix"
 _TIMEOUT = 10.0
 """Seconds to wait for another process's transaction."""
 
@@ -91,6 +97,16 @@ class Index:
         self._cache = diskcache.Cache(
             str(directory), timeout=_TIMEOUT, disk=PlainDisk, eviction_policy="none", cull_limit=0, sqlite_auto_vacuum=0
         )
+        self._texts = False  # never again once it is true
+        self._texts_checked = float("-inf")
+
+    def has_texts(self) -> bool:
+        """Say whether any file is known by a text MD5 of DVC 2; other processes' files count a second later."""
+        now = time.monotonic()
+        if not self._texts and now >= self._texts_checked + _TEXTS_SECONDS:
+            self._texts_checked = now
+            self._texts = self._read(_TEXTS) is not None
+        return self._texts
 
     def transaction(self) -> AbstractContextManager[None]:
         """Do several changes at once; other processes see all of them or none."""
@@ -162,6 +178,9 @@ class Index:
             self._cache.delete(f"alias:{name}")
         for name in added:
             self._write(f"alias:{name}", [md5, row.size])
+            if name.startswith(f"{TEXT_SCHEME}:") and not self._texts:
+                self._write(_TEXTS, [1])
+                self._texts = True
         if added or old is None or (old.size, old.boot) != (row.size, row.boot):
             self._write(f"md5:{md5}", [row.size, row.boot, *aliases[-_ALIASES_MAX:]])
 

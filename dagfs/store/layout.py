@@ -25,6 +25,7 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._texts = (str(self.files), str(self.checksums), str(self.tmp))  # a Path costs 10 us
         # One process may hold several stores on one root: while a mount changes its commit, for example.
         self._me = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
         self._ticket = itertools.count()
@@ -63,14 +64,14 @@ class Layout:
         return self.root / "index-damaged"
 
     def file(self, md5: str) -> str:
-        return f"{self.files}/{md5[:2]}/{md5[2:]}"
+        return f"{self._texts[0]}/{md5[:2]}/{md5[2:]}"
 
     def checksum(self, md5: str) -> str:
-        return f"{self.checksums}/{md5}"
+        return f"{self._texts[1]}/{md5}"
 
     def write_temp(self, data: bytes) -> str:
         """Write a new read-only file and give its path; leaves nothing behind when it raises OSError."""
-        path = f"{self.tmp}/{self._me}-{next(self._ticket)}"
+        path = f"{self._texts[2]}/{self._me}-{next(self._ticket)}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
         try:
             rest = memoryview(data)

@@ -27,6 +27,7 @@ class Writer:
     def __init__(self, shelf: Shelf, room: Room, backlog: Backlog) -> None:
         self._layout = shelf.layout
         self._index = shelf.index
+        self._handles = shelf.handles
         self._room = room
         self._backlog = backlog
         self._boot = boot_id()
@@ -98,6 +99,9 @@ class Writer:
         for path in temps.values():
             unlink_quietly(path)
         for file in files:
+            if file.md5 in written:
+                for name in file.names:
+                    self._handles.note(name, file.md5, len(file.data))
             self._backlog.done(file, written=file.md5 in written)
 
     def _store(self, files: list[Waiting], temps: dict[str, str], written: set[str]) -> None:

@@ -756,3 +756,44 @@ def test_the_writer_outlives_an_unexpected_failure(opened: Opener, monkeypatch: 
     keep(store, dvc(data), data)
     assert path_of(store, data).exists()
     assert read(store, dvc(b"lost")) == b"lost", "from memory"
+
+
+def test_a_file_known_to_be_good_is_opened_again_without_a_look_into_the_index(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagfs.store.handles.KEPT_OPEN", 2)
+    store = opened()
+    files = [noise(100, seed) for seed in range(10)]
+    for number, data in enumerate(files):
+        keep(store, git(data, f"f{number}"), data)
+    looks: list[str] = []
+    monkeypatch.setattr(store._index, "_read", looks.append)
+    for number, data in enumerate(files):
+        assert read(store, git(data, f"f{number}")) == data
+    assert looks == []
+
+
+def test_missing_files_are_not_looked_for_as_texts_of_dvc_2_where_there_are_none(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = opened(), opened()
+    looks: list[str] = []
+    monkeypatch.setattr(store._index, "_read", looks.append)
+    for seed in range(50):
+        assert store.find(dvc(noise(100, seed))) is None
+    assert len(looks) <= 2
+    monkeypatch.undo()
+    text = b"a\r\nb\r\n"
+    content = claimed(hashlib.md5(b"a\nb\n").hexdigest(), size=len(text))
+    keep(other, content, text)
+    eventually(lambda: read(store, content) == text)
+
+
+def test_damage_is_found_also_in_a_file_that_was_known_to_be_good(opened: Opener) -> None:
+    store, data = opened(), noise(1000)
+    keep(store, dvc(data), data)
+    assert read(store, dvc(data)) == data
+    store._handles.forget()
+    rewrite(path_of(store, data), data[:500])
+    assert read(store, dvc(data)) is None
+    assert not path_of(store, data).exists()
