@@ -45,17 +45,21 @@ class Cache:
         self._lock = threading.Lock()  # guards everything below
         self._whole: dict[ContentId, WholeFlight] = {}
         self._large: dict[ContentId, BlocksFlight] = {}
-        self._just_ended: OrderedDict[ContentId, None] = OrderedDict()
+        self._just_ended: OrderedDict[ContentId, int] = OrderedDict()  # content -> number of the end
+        self._ends = 0  # flights that have ended; read without the lock, before a look into the store
         self._broken: OrderedDict[ContentId, None] = OrderedDict()
         self._unpublished: OrderedDict[ContentId, None] = OrderedDict()  # whole, but the disk refused them
 
     def size(self, content: Content, urgency: Urgency) -> Answer[int]:
         """Give the size in bytes: known, stored, or as the answer to a load announces it."""
         while True:
+            before = self._ends
             size = self._known_size(content)
             if size is not None:
                 return size
-            flight, fresh = self._whole_flight(content, urgency)
+            flight, fresh = self._whole_flight(content, urgency, before)
+            if flight is None:
+                continue
             answer = flight.want_size()
             self._begin(flight, urgency, fresh)
             if answer is not None:
@@ -63,30 +67,36 @@ class Cache:
 
     def read(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes]:
         """Give exactly the bytes of `span`, fewer only at the end of the file."""
-        answer: Answer[bytes] | None = self._stored(content, span)
-        if answer is None and self._has_just_ended(content.key):
-            answer = self._stored(content, span)
+        answer: Answer[bytes] | None = None
         while answer is None:
-            answer = self._fetch(content, span, urgency)
+            before = self._ends
+            answer = self._stored(content, span)
             if answer is None:
-                answer = self._stored(content, span)
+                answer = self._fetch(content, span, urgency, before)
         self._metrics.add("cache.misses" if isinstance(answer, Future) else "cache.hits")
         return answer
 
     def prepare(self, content: Content, span: Span | None, urgency: Urgency) -> None:
         """Start to fetch a span without waiting; None is a small file whole, or the beginning of a large one."""
-        if self.cached(content) or (self._has_just_ended(content.key) and self.cached(content)):
-            return
+        done = False
+        while not done:
+            before = self._ends
+            done = self.cached(content) or self._prepare(content, span, urgency, before)
+
+    def _prepare(self, content: Content, span: Span | None, urgency: Urgency, before: int) -> bool:
+        """Join or start a flight; False when it ended meanwhile."""
         size = self._known_size(content)
         if size is not None and size > WHOLE_MAX:
             wanted = span or BEGINNING
             wanted = Span(min(wanted.start, size), min(wanted.end, size))
-            while not self._blocks_flight(content, size).prepare(wanted, urgency):
-                pass
-            return
-        flight, fresh = self._whole_flight(content, urgency)
+            blocks = self._blocks_flight(content, size, before)
+            return blocks is not None and blocks.prepare(wanted, urgency)
+        flight, fresh = self._whole_flight(content, urgency, before)
+        if flight is None:
+            return False
         flight.want_bytes(None)
         self._begin(flight, urgency, fresh)
+        return True
 
     def cached(self, content: Content) -> bool:
         """Say whether all bytes are there, proved."""
@@ -116,9 +126,11 @@ class Cache:
     def grow(self, flight: WholeFlight, size: int) -> Run:
         readers: list[tuple[Span, Future[bytes]]] = []
         while True:
-            blocks = self._blocks_flight(flight.content, size)
+            blocks = self._blocks_flight(flight.content, size, self._ends)
             self.retire(flight)
             readers += flight.take_readers()
+            if blocks is None:
+                continue
             run = blocks.adopt(Span(0, WHOLE_MAX), flight.load, flight.urgency, readers)
             if run is not None:
                 return run
@@ -170,27 +182,27 @@ class Cache:
             size = flight.size if flight is not None else None
         return size
 
-    def _fetch(self, content: Content, span: Span, urgency: Urgency) -> Answer[bytes] | None:
+    def _fetch(self, content: Content, span: Span, urgency: Urgency, before: int) -> Answer[bytes] | None:
         """Join or start a flight; None when it ended meanwhile, and the store must be asked again."""
         size = self._known_size(content)
         if size is not None and size > WHOLE_MAX:
-            return self._blocks_flight(content, size).read(span, urgency)
-        flight, fresh = self._whole_flight(content, urgency)
+            blocks = self._blocks_flight(content, size, before)
+            return blocks.read(span, urgency) if blocks is not None else None
+        flight, fresh = self._whole_flight(content, urgency, before)
+        if flight is None:
+            return None
         answer = flight.want_bytes(span)
         self._begin(flight, urgency, fresh)
         return answer
 
-    def _whole_flight(self, content: Content, urgency: Urgency) -> tuple[WholeFlight, bool]:
+    def _whole_flight(self, content: Content, urgency: Urgency, before: int) -> tuple[WholeFlight | None, bool]:
+        """Give the flight and whether it is new; None when one has ended since `before`: the store may have it now."""
         with self._lock:
             flight = self._whole.get(content.key)
-            if flight is not None:
+            if flight is not None or self._just_ended.get(content.key, -1) >= before:
                 return flight, False
             flight = self._whole[content.key] = WholeFlight(content, urgency, self)
             return flight, True
-
-    def _has_just_ended(self, key: ContentId) -> bool:
-        with self._lock:
-            return key in self._just_ended
 
     def _begin(self, flight: WholeFlight, urgency: Urgency, fresh: bool) -> None:
         if fresh:
@@ -198,10 +210,12 @@ class Cache:
         else:
             flight.promote(urgency)
 
-    def _blocks_flight(self, content: Content, size: int) -> BlocksFlight:
+    def _blocks_flight(self, content: Content, size: int, before: int) -> BlocksFlight | None:
+        """Give the flight, the running one or a new one; None when one has ended since `before`."""
         with self._lock:
             flight = self._large.get(content.key)
-        if flight is not None:
+            ended = self._just_ended.get(content.key, -1) >= before
+        if flight is not None or ended:
             return flight
         partial = self._store.partial(content, size)
         unused = None
@@ -222,6 +236,8 @@ class Cache:
     def _forget(self, flights: dict[ContentId, WholeFlight] | dict[ContentId, BlocksFlight], key: ContentId) -> None:
         """With the lock held."""
         del flights[key]
-        self._just_ended[key] = None
+        self._just_ended[key] = self._ends
+        self._just_ended.move_to_end(key)
+        self._ends += 1
         while len(self._just_ended) > JUST_ENDED:
             self._just_ended.popitem(last=False)

@@ -343,3 +343,28 @@ def test_a_proof_that_fails_unexpectedly_leaves_a_flight_that_ends(monkeypatch: 
     monkeypatch.setattr(MemoryPartial, "publish", fail)
     assert wait(rig.read(dvc(LARGE, "a")), 5) == LARGE
     eventually(rig.idle)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("ask", ["read", "prepare"])
+def test_a_load_that_ends_after_the_look_into_the_store_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, ask: str, data: bytes
+) -> None:
+    rig = Rig({"a": data})
+    content = dvc(data, "a")
+    first = pending(rig.read(content))
+    known = rig.cache._known_size
+
+    def late(content: Content) -> int | None:
+        for load in rig.loads:
+            load.run()
+        eventually(rig.idle)
+        return known(content)
+
+    monkeypatch.setattr(rig.cache, "_known_size", late)
+    if ask == "read":
+        assert wait(rig.read(content), 5) == data
+    else:
+        rig.cache.prepare(content, None, Urgency.PREFETCH)
+    assert first.result(5) == data
+    assert len(rig.loads) == 1
