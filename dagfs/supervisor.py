@@ -207,11 +207,13 @@ class _Leash:
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Keep the signals that a supervisor listens to until it does: one that ended the process between mounting and
-    supervising would leave a dead mount behind. May be nested."""
+    supervising would leave a dead mount behind. At the end, what asks for the end is answered. May be nested."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LISTENED)
     try:
         yield
     finally:
+        while signal.sigtimedwait(ENDING, 0):  # `dagfs unmount` sends one after the kernel's own word
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

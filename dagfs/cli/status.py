@@ -66,7 +66,7 @@ def _figures(report: dict[str, Any]) -> dict[str, str | None]:
     failed, restarts, hidden = _sum(metrics, "vfs.failed."), report["generation"] - 1, report["hidden"]
     return {
         "fetched": f"{size_text(metrics.get('fetch.received_bytes', 0))} in {loads:,} loads, {requests:,} requests",
-        "from cache": f"{hits:,} times a file that was here already",
+        "from cache": f"{hits:,} files that were here already",
         "failed": f"{failed:,} operations; the log has each" if failed else None,
         "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
         "hidden": f"{hidden:,} names that no file system can show" if hidden else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from dagfs.config import Places
 from dagfs.daemon.plan import mount_id
 from dagfs.daemon.state import MountState, Registry, alive, holding
-from dagfs.errors import BadMountPoint
+from dagfs.errors import BadMountPoint, DagfsError
 from dagfs.kernel.mountinfo import find_mount, is_ours
 from dagfs.kernel.mounting import unmount
 
@@ -28,14 +28,23 @@ def end(mountpoint: Path, places: Places) -> str:
         registry.remove(name)
         raise BadMountPoint(_nothing_at(mountpoint, registry))
     if mounted:
-        unmount(mountpoint)
+        _unmount(mountpoint)
     if state is not None:
         _end_processes(state)
     if state == registry.read(name):  # else somebody mounts there again already
         registry.remove(name)
     if is_ours(str(mountpoint)):
-        raise BadMountPoint(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
+        raise DagfsError(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
     return f"{mountpoint} is unmounted"
+
+
+def _unmount(mountpoint: Path) -> None:
+    """Raises DagfsError: BadMountPoint is for places where nothing is mounted."""
+    try:
+        unmount(mountpoint)
+    except BadMountPoint as error:
+        if is_ours(str(mountpoint)):  # else somebody else was faster
+            raise DagfsError(f"{mountpoint} stays mounted: {error}") from error
 
 
 def _nothing_at(mountpoint: Path, registry: Registry) -> str:

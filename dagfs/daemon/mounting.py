@@ -47,6 +47,7 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
         token_file = str(plan.token_file) if plan.token_file else None
         token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
         commit = resolve(plan, token)
+        gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
         announcer = Announcer(plan, commit, herald, log_file)
         driver = {"kernel": _serve_kernel, "libfuse": _serve_libfuse}[plan.driver]
         try:

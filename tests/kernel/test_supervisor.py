@@ -219,3 +219,18 @@ def test_a_signal_between_mounting_and_supervising_leaves_no_dead_mount(tmp_path
             os._exit(Supervisor(held, agreed, lambda *_: time.sleep(60) or 0, lambda _: None, lambda: None).run())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert find_mount(str(place)) is None
+
+
+def test_who_is_told_to_end_while_it_ends_still_puts_its_things_in_order(tmp_path: Path) -> None:
+    place = tmp_path / "m"
+    place.mkdir()
+    child = os.fork()
+    if child == 0:
+        with signals_held():
+            held = mount(str(place), "dagfs-test")
+            agreed = negotiate(held.fd)
+            work = lambda *_: os.kill(os.getppid(), signal.SIGTERM) or 0  # noqa: E731
+            Supervisor(held, agreed, work, lambda _: time.sleep(0.3), lambda: None).run()
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

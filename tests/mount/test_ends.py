@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from support.hubs import hub
 
+from dagfs.config import places
+from dagfs.daemon import ending
 from dagfs.devhub.behaviour import Fault
-from dagfs.errors import BadMountPoint, UnknownRepository
+from dagfs.errors import BadMountPoint, DagfsError, UnknownRepository
 from dagfs.kernel.mountinfo import find_mount
 
 
@@ -205,4 +208,27 @@ def test_a_warm_up_ends_quietly_at_ctrl_c(sample, home, tmp_path):
             _, said = warming.communicate(timeout=20)
         assert warming.returncode != 0
         assert "Traceback" not in said
+        assert home.status()[0]["state"] == "serving"
+
+
+def test_the_process_that_holds_the_mount_has_nothing_of_the_cache_open(url, home, tmp_path):
+    """It forks the workers, and a connection of SQLite that crosses a fork can damage its file."""
+    with home.mounted(url, tmp_path / "m"):
+        report = home.status()[0]
+        opened = [os.readlink(link) for link in Path(f"/proc/{report['pid']}/fd").iterdir()]
+        assert [path for path in opened if path.startswith(report["cache"])] == []
+        assert len(list(Path(f"/proc/{report['pid']}/task").iterdir())) == 1
+
+
+def test_a_mount_that_cannot_be_unmounted_stays_and_is_no_success(url, home, tmp_path, monkeypatch):
+    """As where /etc/mtab is missing and fusermount3 refuses."""
+
+    def refuse(path):
+        raise BadMountPoint("fusermount3: failed to open /etc/mtab")
+
+    with home.mounted(url, tmp_path / "m") as data:
+        monkeypatch.setattr(ending, "unmount", refuse)
+        with pytest.raises(DagfsError, match=r"stays mounted: .*mtab") as caught:
+            ending.end(data, places(home.environment()))
+        assert not isinstance(caught.value, BadMountPoint)
         assert home.status()[0]["state"] == "serving"
