@@ -41,7 +41,7 @@ def verify(cache_dir: str | None) -> None:
         for path in store.verify():
             damaged += 1
             click.echo(f"damaged, removed: {path}")
-    click.echo(f"{damaged} damaged" if damaged else "everything is as it was fetched")
+    click.echo(f"{damaged:,} damaged" if damaged else "everything is as it was fetched")
     if damaged:
         sys.exit(1)
 
@@ -60,4 +60,9 @@ def _stores(cache_dir: str | None) -> Iterator[DiskStore]:
     from dagfs.config import places
     from dagfs.daemon.core import open_stores
 
-    yield from open_stores(places(os.environ, cache_dir).cache)
+    cache = places(os.environ, cache_dir).cache
+    count = 0
+    for count, store in enumerate(open_stores(cache), start=1):  # noqa: B007 -- told below
+        yield store
+    if not count:
+        click.echo(f"nothing is kept in {cache}")

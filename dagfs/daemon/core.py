@@ -110,8 +110,11 @@ class Core:
 
 
 def open_stores(cache: Path) -> Iterator[DiskStore]:
-    """Open the store of each hub under a cache directory in turn, without a limit: nothing is evicted by looking."""
-    for root in sorted(path for path in cache.glob("*") if path.is_dir()):
+    """Open the store of each hub under a cache directory in turn, without a limit: nothing is evicted by looking.
+
+    What is no store is left alone: opening it would make it one, and change its mode.
+    """
+    for root in sorted(mark.parent for mark in cache.glob("*/format")):
         store = DiskStore(root, NO_LIMIT, Metrics())
         try:
             yield store

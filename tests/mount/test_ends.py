@@ -232,3 +232,12 @@ def test_a_mount_that_cannot_be_unmounted_stays_and_is_no_success(url, home, tmp
             ending.end(data, places(home.environment()))
         assert not isinstance(caught.value, BadMountPoint)
         assert home.status()[0]["state"] == "serving"
+
+
+def test_looking_at_a_cache_changes_nothing_that_is_none(home, tmp_path):
+    (tmp_path / "mine").mkdir(mode=0o755)
+    (tmp_path / "mine").chmod(0o755)
+    for command in ("info", "verify", "clear"):
+        assert "nothing is kept" in home.run("cache", "--cache-dir", tmp_path, command).stdout
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
+    assert list((tmp_path / "mine").iterdir()) == []
