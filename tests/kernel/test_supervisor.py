@@ -205,6 +205,7 @@ def test_a_mount_that_cannot_be_taken_off_the_tree_is_a_failure(
         os.kill(one.pid, signal.SIGTERM)
         assert one.wait(5.0) == 1
         assert find_mount(str(one.path)) is not None
+        monkeypatch.undo()  # the clean-up may unmount
 
 
 def test_a_signal_between_mounting_and_supervising_leaves_no_dead_mount(tmp_path: Path) -> None:
