@@ -63,7 +63,7 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
 
 
 class Core:
-    """One mount's rooms. `close` takes them down from the top; promises still open then end with an error."""
+    """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
     def __init__(self, plan: MountPlan, commit: Commit, token: Token) -> None:
         self.metrics = Metrics()
@@ -101,10 +101,10 @@ class Core:
 
     def close(self) -> None:
         self.prefetcher.enabled = False
+        self.fetcher.close()
+        self.source.close()  # before the threads that may be waiting for it: the end has a deadline
         self.tree.close()
         self.workers.close()
-        self.fetcher.close()
-        self.source.close()
         self.cache.close()
         self.store.close()
 

@@ -104,8 +104,8 @@ class Index:
         """Say whether any file is known by a text MD5 of DVC 2; other processes' files count a second later."""
         now = time.monotonic()
         if not self._texts and now >= self._texts_checked + _TEXTS_SECONDS:
-            self._texts_checked = now
             self._texts = self._read(_TEXTS) is not None
+            self._texts_checked = now  # only now: another thread may ask meanwhile
         return self._texts
 
     def transaction(self) -> AbstractContextManager[None]:

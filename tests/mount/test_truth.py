@@ -221,9 +221,9 @@ def test_a_remount_asks_the_hub_for_no_content(sample, home, tmp_path, driver):
         asked(url, reset=True)
         with home.mounted(url, tmp_path / "data", "--driver", driver) as data:
             assert differences(walk(data), looks_of(sample)) == []
-        counted = asked(url)["requests"]
-    assert counted.get("raw", 0) == 0
-    assert counted.get("listing", 0) == 0
+        counted = asked(url)
+    assert counted["raw_paths"] == {}
+    assert {kind for kind in counted["requests"] if kind not in ("rest", "own")} == set()
 
 
 def test_many_readers_cause_one_download(sample, home, tmp_path):

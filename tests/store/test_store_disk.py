@@ -789,6 +789,27 @@ def test_missing_files_are_not_looked_for_as_texts_of_dvc_2_where_there_are_none
     eventually(lambda: read(store, content) == text)
 
 
+def test_a_text_of_dvc_2_is_found_while_another_thread_looks_whether_there_are_any(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"a\r\nb\r\n"
+    content = claimed(hashlib.md5(b"a\nb\n").hexdigest(), size=len(text))
+    keep(opened(), content, text)
+    store = opened()
+    ask = store._index._read
+    answers: list[bytes | None] = []
+
+    def asked_twice(key: str) -> list[object] | None:
+        if key == "texts" and not answers:
+            answers.append(None)  # the second thread comes while the first still waits for the disk
+            answers[0] = read(store, content)
+        return ask(key)
+
+    monkeypatch.setattr(store._index, "_read", asked_twice)
+    assert read(store, content) == text
+    assert answers == [text]
+
+
 def test_damage_is_found_also_in_a_file_that_was_known_to_be_good(opened: Opener) -> None:
     store, data = opened(), noise(1000)
     keep(store, dvc(data), data)
