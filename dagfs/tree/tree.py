@@ -229,6 +229,8 @@ class Tree:
             number = self._book.give(entry, early=True)
             # A listing that came just now has told its own id for this path, or has taken over the early one.
             place = self.known(path) or self._single(entry, number)
+        if entry.size is not None and place.entry.size is None:
+            self.learn(place, entry.size)  # the listing that came had none
         return place
 
     def _single(self, entry: Entry, number: int) -> Place:

@@ -207,4 +207,4 @@ def test_a_large_file_of_a_hub_without_ranges_is_not_downloaded_once_for_each_sp
         built.cache.prepare(content, Span(start, start + MiB), Urgency.READ_AHEAD)
     assert built.read(content) == LARGE
     eventually(lambda: built.fetcher.in_flight() == (0, 0))
-    assert built.received() < 2 * len(LARGE)
+    assert built.received() <= 3 * len(LARGE)  # not 11: what starts before the first answer has come may be in vain

@@ -342,3 +342,14 @@ def test_the_end_does_not_wait_for_a_hub_that_hangs(world):
         wait(world.tree.listing(place(world, "d2")), DEADLINE)
     gate.set()
     assert running.exception(DEADLINE) is None
+
+
+def test_the_size_of_one_path_is_kept_when_its_listing_overtakes_the_answer(world):
+    describe = world.source.describe
+
+    def overtaken(commit, path, *, sized):
+        wait(world.tree.listing(place(world, "d2")))
+        return describe(commit, path, sized=sized)
+
+    world.source.describe = overtaken
+    assert place(world, "d2/f1").entry.size == 21
