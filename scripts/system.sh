@@ -21,10 +21,11 @@ install_packages() { # installs through apt where that needs no password; says i
     >/dev/null
 }
 
-install_tools() { # fuse3: mounts of ordinary users, and libfuse; the others are what demo and tests run
+install_tools() { # fuse3: mounts of ordinary users, and libfuse; libfuse2: fusepy's; the others: what demo and tests run
   local missing=() pair
   for pair in fusermount3:fuse3 git:git rsync:rsync getfattr:attr; do
     command -v "${pair%%:*}" >/dev/null || [ -x "/usr/sbin/${pair%%:*}" ] || missing+=("${pair##*:}")
   done
+  /sbin/ldconfig -p 2>/dev/null | grep -q 'libfuse\.so\.2' || missing+=(libfuse2)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || true
 }
