@@ -26,6 +26,6 @@ install_tools() { # fuse3: mounts of ordinary users, and libfuse; libfuse2: fuse
   for pair in fusermount3:fuse3 git:git rsync:rsync getfattr:attr; do
     command -v "${pair%%:*}" >/dev/null || [ -x "/usr/sbin/${pair%%:*}" ] || missing+=("${pair##*:}")
   done
-  /sbin/ldconfig -p 2>/dev/null | grep -q 'libfuse\.so\.2' || missing+=(libfuse2)
+  /sbin/ldconfig -p 2>/dev/null | grep 'libfuse\.so\.2' >/dev/null || missing+=(libfuse2)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || true
 }
