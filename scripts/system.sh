@@ -21,6 +21,10 @@ install_packages() { # installs through apt where that needs no password; says i
     >/dev/null
 }
 
+link_mtab() { # a bare root has none; fusermount3 cannot unmount without: PATH
+  [ -e "$1" ] || [ ! -w "$(dirname "$1")" ] || ln -sf ../proc/self/mounts "$1"
+}
+
 install_tools() { # fuse3: mounts of ordinary users, and libfuse; libfuse2: fusepy's; the others: what demo and tests run
   local missing=() pair
   for pair in fusermount3:fuse3 git:git rsync:rsync getfattr:attr; do
@@ -28,4 +32,5 @@ install_tools() { # fuse3: mounts of ordinary users, and libfuse; libfuse2: fuse
   done
   /sbin/ldconfig -p 2>/dev/null | grep 'libfuse\.so\.2' >/dev/null || missing+=(libfuse2)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || true
+  link_mtab /etc/mtab
 }

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 DEVICE = "/dev/fuse"
 FUSERMOUNT = "fusermount3"
+MTAB = "/etc/mtab"  # fusermount3 mounts without it, but then refuses to unmount
 SUBTYPE = FILE_SYSTEM.partition(".")[2]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOATIME = 1, 2, 4, 1024
@@ -91,6 +92,8 @@ def check_fuse(allow_other: bool = False) -> None:
         return
     if shutil.which(FUSERMOUNT) is None:
         raise NoFuse(f"{FUSERMOUNT} is missing: `apt install fuse3`, or mount as root")
+    if not os.path.exists(MTAB):
+        raise NoFuse(f"no {MTAB}: {FUSERMOUNT} could not unmount: `ln -s ../proc/self/mounts {MTAB}` as root first")
     if allow_other and not _others_allowed():
         raise NoFuse("--allow-other needs the line `user_allow_other` in /etc/fuse.conf, or root")
 

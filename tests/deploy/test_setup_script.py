@@ -107,6 +107,17 @@ def test_a_lost_command_is_installed_again(checkout: Checkout) -> None:
     assert checkout.setup() == ["install"]
 
 
+def test_a_missing_table_of_mounts_is_linked_and_a_present_one_is_kept(tmp_path: Path) -> None:
+    for name in ("missing", "present"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "present/mtab").write_text("kept")
+    for name in ("missing", "present"):
+        words = ["bash", "-ec", '. "$0"; link_mtab "$1"', ROOT / "scripts/system.sh", tmp_path / name / "mtab"]
+        subprocess.run(words, check=True, timeout=20)
+    assert os.readlink(tmp_path / "missing/mtab") == "../proc/self/mounts"
+    assert (tmp_path / "present/mtab").read_text() == "kept"
+
+
 def test_a_python_that_cannot_make_environments_is_one_clear_line(checkout: Checkout) -> None:
     assert checkout.setup(check=False, WITHOUT_VENV="1") == []
     assert checkout.done.returncode != 0

@@ -101,6 +101,13 @@ def test_a_user_without_fusermount_is_told_what_to_install(monkeypatch: pytest.M
         check_fuse()
 
 
+def test_a_user_who_could_mount_but_not_unmount_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(mounting, "MTAB", str(tmp_path / "none"))
+    with pytest.raises(NoFuse, match="ln -s"):
+        check_fuse()
+
+
 def test_a_user_may_share_a_mount_only_where_the_machine_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     monkeypatch.setattr(mounting, "_others_allowed", lambda: False)
