@@ -50,7 +50,6 @@ class _Stream:
     end: int
     fetched: int
     ahead: int = 0
-    reads: int = 1
 
 
 class Streams:
@@ -69,7 +68,6 @@ class Streams:
         self._streams.remove(stream)
         self._streams.append(stream)
         stream.end = max(stream.end, end)
-        stream.reads += 1
         return self._extend(stream)
 
     def _stream_of(self, start: int) -> _Stream | None:
