@@ -209,11 +209,7 @@ class DiskStore:
 
     def _trust(self, handle: Handle) -> bool:
         """Say whether a file may be read now, after making sure where that takes no long."""
-        row = self._guarded(lambda: self._index.row(handle.md5), None)
-        if row is not None and row.size != handle.size:
-            self._remove(handle.md5)
-            return False
-        if row is not None and row.boot == self._boot:
+        if self._guarded(lambda: self._index.verified(handle.md5, handle.size, self._boot), False):
             return True
         if handle.size > INLINE_MAX:
             return self._trust_blocks(handle)
@@ -233,8 +229,7 @@ class DiskStore:
         return False
 
     def _verify_later(self, md5: str, size: int) -> None:
-        row = self._index.row(md5)
-        if row is None or row.boot != self._boot:
+        if not self._index.verified(md5, size, self._boot):
             self._verify(md5, size)
 
     def _verify(self, md5: str, size: int) -> bool:

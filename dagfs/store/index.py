@@ -120,6 +120,14 @@ class Index:
         except (ValueError, TypeError):
             return None
 
+    def verified(self, md5: str, size: int, boot: str) -> bool:
+        """Say whether the file was found right at this size in this run of the machine.
+
+        A row of another size says nothing: DVC may have been writing the file when it was counted.
+        """
+        row = self.row(md5)
+        return row is not None and (row.size, row.boot) == (size, boot)
+
     def alias(self, name: ContentId, size: int | None) -> str | None:
         """Give the MD5 of the bytes called `name`; a known `size` in bytes must be theirs."""
         found = self._read(f"alias:{name}") or []

@@ -129,8 +129,7 @@ class Writer:
             size = os.stat(self._layout.file(file.md5)).st_size
         except OSError:
             return False
-        row = self._index.row(file.md5)
-        return row is not None and (row.size, row.boot) == (size, self._boot) and size == len(file.data)
+        return size == len(file.data) and self._index.verified(file.md5, size, self._boot)
 
     def _row(self, size: int, names: tuple[ContentId, ...], md5: str) -> FileRow:
         own = ContentId("md5", md5)

@@ -599,6 +599,21 @@ def test_a_large_file_without_checksums_is_verified_in_the_background(
     eventually(lambda: read(store, dvc(data)) == data)
 
 
+@pytest.mark.parametrize("inline_max", [1000, 100_000])
+def test_a_file_that_was_counted_while_it_was_written_is_not_damage(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, inline_max: int
+) -> None:
+    monkeypatch.setattr(disk_module, "INLINE_MAX", inline_max)
+    data, half_written = noise(50_000), noise(50_000)[:10_000]
+    before = opened()
+    path_of(before, data).parent.mkdir()
+    path_of(before, data).write_bytes(half_written)
+    store = opened()  # its index is empty, so it counts what lies there
+    assert store.flush(20)
+    path_of(store, data).write_bytes(data)
+    eventually(lambda: read(store, dvc(data)) == data)
+
+
 def test_two_processes_fetch_one_large_file_into_blocks_of_their_own(opened: Opener) -> None:
     data = noise(LARGE)
     one, other = opened(), opened()  # the lock is on the open file, so two stores stand for two processes
