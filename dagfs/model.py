@@ -36,12 +36,13 @@ class Versioning(enum.IntEnum):
 
 
 class Urgency(enum.IntEnum):
-    """The four classes of the fetch queue, the most urgent first."""
+    """The classes of the fetch queue, the most urgent first."""
 
     READER = 0  # a program waits for these bytes
     READ_AHEAD = 1  # the next bytes of a file that is being read
     PREFETCH = 2  # a guess at the next file
-    WARM_UP = 3  # asked for by `dagfs warm`
+    BET = 3  # a guess without an order to go by: only in what waiting readers leave of the link
+    WARM_UP = 4  # asked for by `dagfs warm`
 
 
 @dataclass(frozen=True, slots=True)

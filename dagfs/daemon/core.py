@@ -26,6 +26,7 @@ from dagfs.model import Commit
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
+from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import GuessSource
 from dagfs.store.disk import DiskStore
 from dagfs.tree.tree import Pinned, Tree
@@ -80,7 +81,11 @@ class Core:
 
     def _prefetcher(self, enabled: bool) -> Prefetcher:
         catalogue = TreeCatalogue(self.tree)
-        sources: list[GuessSource] = [AnnotationSource(catalogue, self.cache), NeighbourSource(catalogue)]
+        sources: list[GuessSource] = [
+            AnnotationSource(catalogue, self.cache),
+            NeighbourSource(catalogue),
+            ScatterSource(catalogue, self.cache.cached),
+        ]
         planner = Planner(sources, self.cache.cached, self.metrics)
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
         prefetcher.enabled = enabled

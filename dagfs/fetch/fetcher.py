@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -143,8 +144,8 @@ class Fetcher:
         if not len(self._queue):
             return None
         paused = self._queue.slots.paused_until
-        wake = paused if paused > now else None if guesses else now + CONGESTION_POLL
-        if wake is None or any(other <= wake for other in self._wakes):
+        wake = paused if paused > now else self._queue.bets_at(now) if guesses else now + CONGESTION_POLL
+        if wake == math.inf or any(other <= wake for other in self._wakes):
             return None
         self._wakes.add(wake)
         return wake
@@ -176,7 +177,7 @@ class Fetcher:
         self._metrics.add("fetch.received_bytes", attempt.moved)
         now = time.monotonic()
         with self._lock:
-            self._queue.ended(job)
+            started_as = self._queue.ended(job, now)
             job.state = State.WAITING
             self._last_byte = max(self._last_byte, attempt.last_byte)
             slots = self._queue.slots
@@ -185,6 +186,9 @@ class Fetcher:
                 slots.refused(now, None if pause is None else min(pause, self.patience))
             elif error is None:
                 slots.ended(attempt.moved, now, busy=len(self._queue) > 0)
+                if started_as is Urgency.READER and job.weight:
+                    wait, body = attempt.first_byte - attempt.opened, attempt.last_byte - attempt.first_byte
+                    self._queue.pace.measured(wait, max(0.0, body))
             cancelled = job.cancelled
         if error is None or cancelled:
             self._finish(job, error if isinstance(error, DagfsError) or error is None else _cancelled(job))

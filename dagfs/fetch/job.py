@@ -55,7 +55,9 @@ class Attempt:
 
     def __init__(self, job: Job, ended: Callable[[Job, Attempt, BaseException | None], None]) -> None:
         self.moved = 0  # bytes
-        self.last_byte = 0.0  # when it came, on the monotonic clock
+        self.opened = time.monotonic()
+        self.first_byte = 0.0  # when the head came; this and the next on the monotonic clock
+        self.last_byte = 0.0
         self._job = job
         self._ended = ended
         self._error: BaseException | None = None  # what the bytes were found to be, before the transport's word
@@ -73,6 +75,7 @@ class Attempt:
             self._transfer.cancel()
 
     def head(self, head: BodyHead) -> None:
+        self.first_byte = time.monotonic()
         self._take(lambda: self._job.assembly.head(head))
 
     def data(self, chunk: bytes) -> None:

@@ -1,10 +1,12 @@
-"""Loads that wait for a slot: four classes, first come first served within each."""
+"""Loads that wait for a slot, by class: first come first served within each."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Protocol
 
+from dagfs.fetch.pace import Pace
 from dagfs.fetch.slots import Slots
 from dagfs.model import Urgency
 
@@ -24,9 +26,11 @@ class Queue:
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
+        self.pace = Pace()
         self._waiting: dict[Urgency, OrderedDict[Waiter, None]] = {urgency: OrderedDict() for urgency in Urgency}
         self._running: dict[Waiter, Urgency] = {}  # the class it was started in
         self._weight = 0  # of all that run
+        self._bets = 0  # of those that run
 
     def add(self, load: Waiter) -> None:
         self._waiting[load.urgency][load] = None
@@ -44,16 +48,30 @@ class Queue:
         if now < self.slots.paused_until or len(self._running) >= self.slots.limit:
             return None
         for urgency, waiting in self._waiting.items():
-            if waiting and self._may_run(urgency, next(iter(waiting)), guesses):
+            if waiting and self._may_run(urgency, next(iter(waiting)), guesses, now):
                 load = waiting.popitem(last=False)[0]
                 self._running[load] = urgency
+                self._bets += urgency is Urgency.BET
+                if urgency is Urgency.READER:
+                    self.pace.started(load, now)
                 self._weight += load.weight
                 return load
         return None
 
-    def ended(self, load: Waiter) -> None:
-        if self._running.pop(load, None) is not None:
-            self._weight -= load.weight
+    def ended(self, load: Waiter, now: float) -> Urgency | None:
+        """Give the class that it was started in."""
+        urgency = self._running.pop(load, None)
+        if urgency is None:
+            return None
+        self._weight -= load.weight
+        self._bets -= urgency is Urgency.BET
+        self.pace.ended(load, now)
+        return urgency
+
+    def bets_at(self, now: float) -> float:
+        """When waiting bets should be looked at again; infinity when something else has to happen first."""
+        opens = self.pace.opens(now) if self._waiting[Urgency.BET] else math.inf
+        return opens if opens > now else math.inf
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._waiting.values())
@@ -62,9 +80,11 @@ class Queue:
     def running(self) -> int:
         return len(self._running)
 
-    def _may_run(self, urgency: Urgency, load: Waiter, guesses: bool) -> bool:
+    def _may_run(self, urgency: Urgency, load: Waiter, guesses: bool, now: float) -> bool:
         if urgency is Urgency.READER:
             return True
         if len(self._running) >= self.slots.lower or (urgency > Urgency.READ_AHEAD and not guesses):
+            return False
+        if urgency is Urgency.BET and self._bets >= self.pace.room(now):
             return False
         return not self._running or self._weight + load.weight <= GUESSED_BYTES_MAX

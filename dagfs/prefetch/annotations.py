@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dagfs.errors import DagfsError
 from dagfs.model import Span, Urgency
+from dagfs.prefetch.ledger import IN_ORDER, PATIENCE
 from dagfs.prefetch.runs import Run, Runs
 from dagfs.prefetch.seam import Bytes, Catalogue, FileRef
 from dagfs.prefetch.table import PARSERS, Column, basename, parse
@@ -40,6 +41,8 @@ class _Table:
 
 class AnnotationSource:
     name = "annotations"
+    stakes = IN_ORDER
+    urgency = Urgency.PREFETCH
 
     def __init__(self, catalogue: Catalogue, cache: Bytes) -> None:
         self._catalogue = catalogue
@@ -57,6 +60,9 @@ class AnnotationSource:
         self._parse_arrived()
         for table in self._tables:
             self._current = self._current or _located(table, file.path)
+
+    def patience(self) -> int:
+        return PATIENCE
 
     def guesses(self, count: int) -> Sequence[FileRef]:
         if self._current is None:

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from dagfs.model import ContentId
-
-FIRST_BET = 1 << 20
-"""Bytes outstanding that a source may bet before anything was hit: ten images of 100 KB."""
-
-BET_MAX = 64 << 20
-"""Bytes outstanding at most; more than this is read ahead by nobody at the speeds of a hub."""
 
 WASTE_MAX = 64 << 20
 """Bytes guessed wrong, for all sources of a mount, after which guessing ends."""
 
 PATIENCE = 64
 """Openings of other files, beside four for each guess that is open, after which a guess counts as wasted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stakes:
+    """Bytes outstanding that a source may bet: `first` before anything was hit, never more than `most`.
+
+    A hit raises them by `reward` times its bytes; with 0 it doubles them, and a guess that was wrong halves them.
+    """
+
+    first: int
+    most: int
+    reward: int = 0
+
+    def raised(self, bet: int, size: int) -> int:
+        return min(self.most, bet + self.reward * size if self.reward else 2 * bet)
+
+    def lowered(self, bet: int, size: int) -> int:
+        return max(self.first, bet - self.reward * size if self.reward else bet // 2)
+
+
+IN_ORDER = Stakes(first=1 << 20, most=64 << 20)
+"""Ten images of 100 KB; no more than 64 MB is read ahead by anybody at the speeds of a hub."""
+
+SCATTERED = Stakes(first=56 << 20, most=4 << 30, reward=24)
+"""A shuffled epoch hits in proportion to what lies ready, so much must lie ready, and it lies in the cache on disk.
+
+The reward sets both how soon an epoch fills the link, and what a subset that ends may leave unread."""
 
 
 class Waste:
@@ -33,9 +55,10 @@ class Waste:
 class Ledger:
     """The account of one source; its owner calls it from one thread at a time."""
 
-    def __init__(self, waste: Waste) -> None:
+    def __init__(self, waste: Waste, stakes: Stakes) -> None:
         self._waste = waste
-        self._bet = FIRST_BET
+        self._stakes = stakes
+        self._bet = stakes.first
         self._clock = 0  # openings so far
         self._open: OrderedDict[ContentId, tuple[int, int]] = OrderedDict()  # guess -> (bytes, opening it was made at)
         self.outstanding = 0  # bytes of what is in _open
@@ -52,22 +75,22 @@ class Ledger:
         self._open[key] = (size, self._clock)
         self.outstanding += size
 
-    def opened(self, key: ContentId) -> bool:
-        """Note an opening; True when it was guessed. Each hit doubles the bet, each guess that grew old halves it."""
+    def opened(self, key: ContentId, patience: int = PATIENCE) -> bool:
+        """Note an opening; True when it was guessed. Guesses that have waited `patience` openings are wrong."""
         self._clock += 1
         guess = self._open.pop(key, None)
         if guess is not None:
             self.outstanding -= guess[0]
-            self._bet = min(BET_MAX, 2 * self._bet)
-        self._expire()
+            self._bet = self._stakes.raised(self._bet, guess[0])
+        self._expire(patience)
         return guess is not None
 
-    def _expire(self) -> None:
+    def _expire(self, patience: int) -> None:
         while self._open:
             key, (size, made_at) = next(iter(self._open.items()))
-            if self._clock - made_at <= PATIENCE + 4 * len(self._open):
+            if self._clock - made_at <= patience + 4 * len(self._open):
                 return
             del self._open[key]
             self.outstanding -= size
             self._waste.total += size
-            self._bet = max(FIRST_BET, self._bet // 2)
+            self._bet = self._stakes.lowered(self._bet, size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from dagfs.model import Urgency
+from dagfs.prefetch.ledger import IN_ORDER, PATIENCE
 from dagfs.prefetch.runs import Run, Runs
 from dagfs.prefetch.seam import Catalogue, FileRef
 
@@ -13,6 +15,8 @@ _DIRECTORIES_KEPT = 64
 
 class NeighbourSource:
     name = "neighbours"
+    stakes = IN_ORDER
+    urgency = Urgency.PREFETCH
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -28,6 +32,9 @@ class NeighbourSource:
         if len(self._directories) > _DIRECTORIES_KEPT:
             self._directories.popitem(last=False)
         self._current = file.directory, runs.moved(file.position)
+
+    def patience(self) -> int:
+        return PATIENCE
 
     def guesses(self, count: int) -> Sequence[FileRef]:
         if self._current is None:

@@ -34,21 +34,23 @@ class Planner:
         self._cached = cached
         self._metrics = metrics
         self.waste = Waste()
-        self._accounts = [(source, Ledger(self.waste)) for source in sources]
+        self._accounts = [(source, Ledger(self.waste, source.stakes)) for source in sources]
         self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, tuple[Content, int]] = OrderedDict()  # content, bytes charged
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
 
-    def opened(self, file: FileRef) -> list[Content]:
-        """Note the opening of a file; give what to fetch now, the likeliest first."""
+    def opened(self, file: FileRef) -> list[tuple[Content, Urgency]]:
+        """Note the opening of a file; give what to fetch now and in which class, the likeliest first."""
         self._landed(file.content.key)
         self._sweep()
         self._note_size(file.content.size)
         for source, ledger in self._accounts:
-            if ledger.opened(file.content.key):
+            if ledger.opened(file.content.key, source.patience()):
                 self._metrics.add(f"prefetch.hits.{source.name}")
             source.opened(file)
-        return [content for source, ledger in self._accounts for content in self._bets(source, ledger)]
+        return [
+            (content, source.urgency) for source, ledger in self._accounts for content in self._bets(source, ledger)
+        ]
 
     def _bets(self, source: GuessSource, ledger: Ledger) -> list[Content]:
         chosen: list[Content] = []
@@ -118,8 +120,8 @@ class Prefetcher:
     def _work(self) -> None:
         while (file := self._next()) is not None:
             try:
-                for content in self._planner.opened(file):
-                    self._cache.prepare(content, None, Urgency.PREFETCH)
+                for content, urgency in self._planner.opened(file):
+                    self._cache.prepare(content, None, urgency)
             except BaseException:
                 with self._lock:
                     self._running = False

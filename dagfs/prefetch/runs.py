@@ -50,6 +50,11 @@ class Runs:
         self._openings = 0
         self._foreseen = 0  # of the openings, those that continued a run
 
+    @property
+    def in_order(self) -> bool:
+        """Most openings were foreseen."""
+        return 2 * self._foreseen >= self._openings
+
     def moved(self, position: int) -> Run:
         """Note an opening at a position and give the run that it belongs to."""
         near = [run for run in self._runs if 0 < position - run.last <= GAP_MAX]
@@ -60,7 +65,7 @@ class Runs:
             self._runs = [*self._runs[1 - _RUNS_KEPT :], run]
             return run
         self._count(self._continued(run, position))
-        run.certain = run.length >= CERTAIN_AT and 2 * self._foreseen >= self._openings
+        run.certain = run.length >= CERTAIN_AT and self.in_order
         self._runs.remove(run)
         self._runs.append(run)
         return run

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.model import Answer, Content, Span, Urgency
+from dagfs.prefetch.ledger import Stakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class Catalogue(Protocol):
     def at(self, directory: str, position: int) -> FileRef | None:
         """Give the file in a row of a listing; None beyond the end, for a directory, or when it is not listed."""
 
+    def rows(self, directory: str) -> int:
+        """Give the number of rows of a listing; 0 when it is not at hand."""
+
 
 class Bytes(Protocol):
     """The part of the cache that fetching ahead needs."""
@@ -40,8 +44,16 @@ class GuessSource(Protocol):
     """Guesses which files are opened next. Called by one thread at a time, never by the dispatcher."""
 
     name: str
+    stakes: Stakes
+
+    @property
+    def urgency(self) -> Urgency:
+        """The class in which the guesses about the last opening are fetched."""
 
     def opened(self, file: FileRef) -> None: ...
 
     def guesses(self, count: int) -> Sequence[FileRef]:
         """Give up to `count` files, the likeliest first, none of them twice for one opening."""
+
+    def patience(self) -> int:
+        """Openings that a guess may wait for its own before it counts as wasted, beside four for each open guess."""

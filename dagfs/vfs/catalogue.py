@@ -25,6 +25,10 @@ class TreeCatalogue:
             return None
         return self._file(Place(listing, position))
 
+    def rows(self, directory: str) -> int:
+        listing = self._tree.listing_of(directory)
+        return 0 if listing is None else len(listing)
+
     def _file(self, place: Place) -> FileRef | None:
         if place.kind is not Kind.FILE:
             return None
