@@ -109,7 +109,7 @@ def chosen(case: Case, seed: int) -> list[str]:
 def repositories(root: Path) -> Iterator[tuple[int, Path]]:
     for files in (300, 3000, 20_000):
         path = root / str(files)
-        big_directory(path, files, size=SIZE, distinct=files if files <= 3000 else 2000)
+        big_directory(path, files, size=SIZE, distinct=files)
         rows = "".join(f"{i:06d}.bin\ta squirrel or not, number {i}\t5.{i}\n" for i in range(files))
         write_files(path, {"labels.tsv": b"name\tcaption\tscore\n" + rows.encode()})
         commit_all(path, "labels")

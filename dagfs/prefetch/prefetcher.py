@@ -31,6 +31,7 @@ class Planner:
     """Turns openings into contents to prepare. No threads; called by one thread at a time."""
 
     def __init__(self, sources: Sequence[GuessSource], cached: Callable[[Content], bool], metrics: Metrics) -> None:
+        """`sources`: the surest first."""
         self._cached = cached
         self._metrics = metrics
         self.waste = Waste()
@@ -41,25 +42,28 @@ class Planner:
 
     def opened(self, file: FileRef) -> list[tuple[Content, Urgency]]:
         """Note the opening of a file; give what to fetch now and in which class, the likeliest first."""
-        self._landed(file.content.key)
+        key = file.content.key
+        self._landed(key)
         self._sweep()
         self._note_size(file.content.size)
+        asked, foreseen = [], False
         for source, ledger in self._accounts:
-            if ledger.opened(file.content.key, source.patience()):
-                self._metrics.add(f"prefetch.hits.{source.name}")
             source.opened(file)
-        return [
-            (content, source.urgency) for source, ledger in self._accounts for content in self._bets(source, ledger)
-        ]
+            if not foreseen:  # what comes after a source that knew has less to say
+                asked.append((source, ledger))
+            if ledger.opened(key, source.patience()):
+                self._metrics.add(f"prefetch.hits.{source.name}")
+                foreseen = True
+        return [(content, source.urgency) for source, ledger in asked for content in self._bets(source, ledger, key)]
 
-    def _bets(self, source: GuessSource, ledger: Ledger) -> list[Content]:
+    def _bets(self, source: GuessSource, ledger: Ledger, opened: ContentId) -> list[Content]:
         chosen: list[Content] = []
         while len(chosen) < GUESSES_MAX and ledger.allowance and self.bytes_in_flight < IN_FLIGHT_MAX:
             guess = next(iter(source.guesses(1)), None)
             if guess is None:
                 break
             content = guess.content
-            if self._holds(content.key) or self._cached(content):
+            if content.key == opened or self._holds(content.key) or self._cached(content):
                 continue
             size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
             charge = min(CHARGED_MAX, size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dagfs.fetch.queue import GUESSED_BYTES_MAX, Queue
 from dagfs.fetch.slots import CEILING, FLOOR, START, Slots
 from dagfs.model import Urgency
@@ -65,10 +67,28 @@ class Load:
 def test_classes_are_served_in_order_and_first_come_first() -> None:
     queue = Queue(Slots(64))
     loads = [Load(urgency) for urgency in (*reversed(Urgency), *Urgency)]
+    queue.pace.measured(0.02, 0.001)
     for load in loads:
         queue.add(load)
-    order = [queue.start(0.0, guesses=True) for _ in loads]
+    order = [queue.start(number / 1000, guesses=True) for number, _ in enumerate(loads)]
     assert order == sorted(loads, key=lambda load: load.urgency)
+
+
+def test_bets_start_only_in_what_a_waiting_reader_leaves_idle() -> None:
+    queue = Queue(Slots(64))
+    for _ in range(20):
+        queue.add(Load(Urgency.BET))
+    assert queue.start(0.0, guesses=True) is None, "nothing is known of the link yet"
+    queue.pace.measured(0.020, 0.004)
+    queue.add(reader := Load(Urgency.READER))
+    assert queue.start(1.0, guesses=True) is reader
+    assert queue.start(1.003, guesses=True) is None, "its bytes would come together with the reader's"
+    assert queue.bets_at(1.003) == 1.004
+    assert [queue.start(1.004, guesses=True) is None for _ in range(6)] == [False] * 4 + [True] * 2
+    assert queue.start(1.021, guesses=True) is None
+    queue.ended(reader, 1.024)
+    assert queue.bets_at(1.024) == pytest.approx(1.029), "it may ask for the next at once"
+    assert queue.start(1.03, guesses=True) is not None, "nobody waits: as many as the link carries in a round trip"
 
 
 def test_a_quarter_of_the_slots_is_the_readers() -> None:

@@ -4,11 +4,12 @@ import random
 import pytest
 
 from dagfs.metrics import Metrics
-from dagfs.model import Content, ContentId, Entry, Kind, Versioning
+from dagfs.model import Content, ContentId, Entry, Kind, Urgency, Versioning
 from dagfs.prefetch.annotations import AnnotationSource
-from dagfs.prefetch.ledger import BET_MAX, FIRST_BET, PATIENCE, WASTE_MAX, Ledger, Waste
+from dagfs.prefetch.ledger import IN_ORDER, PATIENCE, SCATTERED, WASTE_MAX, Ledger, Waste
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import IN_FLIGHT_MAX, Planner, Prefetcher
+from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import FileRef
 from dagfs.prefetch.table import parse
 
@@ -29,7 +30,7 @@ class Tree:
             for directory, listed in rows.items()
             for position, path in enumerate(listed)
         }
-        self.rows = {directory: [self.files[path] for path in listed] for directory, listed in rows.items()}
+        self.listed = {directory: [self.files[path] for path in listed] for directory, listed in rows.items()}
 
     def content(self, path):
         size = len(self.data[path]) if path in self.data else self.size
@@ -39,8 +40,11 @@ class Tree:
         return self.files.get(path)
 
     def at(self, directory, position):
-        listed = self.rows.get(directory, [])
+        listed = self.listed.get(directory, [])
         return listed[position] if position < len(listed) else None
+
+    def rows(self, directory):
+        return len(self.listed.get(directory, []))
 
 
 class Run:
@@ -52,12 +56,15 @@ class Run:
         self.here = set()
         self.coming = []
         self.prepared = []
+        self.classes = set()
+        self.looks = 0
         self.misses = []
         self.metrics = Metrics()
         made = sources or (lambda run: [AnnotationSource(tree, run), NeighbourSource(tree)])
         self.planner = Planner(made(self), self.cached, self.metrics)
 
     def cached(self, content):
+        self.looks += 1
         return content.key in self.here
 
     def read(self, content, span, urgency):
@@ -70,11 +77,12 @@ class Run:
             self.here.update(due)
             if file.content.key not in self.here:
                 self.misses.append(path)
+            chosen = self.planner.opened(file)
             self.here.add(file.content.key)
-            contents = self.planner.opened(file)
-            self.prepared += [content.entry.path for content in contents]
+            self.prepared += [content.entry.path for content, _ in chosen]
+            self.classes.update(urgency for _, urgency in chosen)
             if self.lag == 0:
-                self.here.update(content.key for content in contents)
+                self.here.update(content.key for content, _ in chosen)
 
 
 def numbered(n, directory="img"):
@@ -206,13 +214,13 @@ def test_a_row_is_found_by_its_file_name():
 
 
 def test_a_bet_starts_small_grows_with_hits_and_is_bounded():
-    ledger = Ledger(Waste())
-    assert ledger.allowance == FIRST_BET
+    ledger = Ledger(Waste(), IN_ORDER)
+    assert ledger.allowance == IN_ORDER.first
     for n in range(20):
         key = ContentId("md5", str(n))
         ledger.charge(key, 10)
         assert ledger.opened(key)
-    assert ledger.allowance == BET_MAX
+    assert ledger.allowance == IN_ORDER.most
     assert ledger.outstanding == 0
 
 
@@ -220,27 +228,27 @@ def test_guesses_that_are_not_opened_cost_the_first_bet_again_and_again_and_no_m
     run = Run(Tree([f"d{d:04}/{i:03}" for d in range(500) for i in range(20)]))
     for d in range(500):
         run.open(*[f"d{d:04}/{i:03}" for i in range(3)])
-    assert 0 < len(run.prepared) * 100 * KB <= (1 + 1500 / PATIENCE) * (FIRST_BET + 100 * KB)
+    assert 0 < len(run.prepared) * 100 * KB <= (1 + 1500 / PATIENCE) * (IN_ORDER.first + 100 * KB)
 
 
 def test_waste_ends_all_guessing_of_the_mount():
     waste = Waste()
-    first, second = Ledger(waste), Ledger(waste)
+    first, second = Ledger(waste, IN_ORDER), Ledger(waste, SCATTERED)
     for n in range(100 * PATIENCE):
         if first.allowance:
             first.charge(ContentId("md5", f"never {n}"), 1 << 20)
         first.opened(ContentId("md5", str(n)))
-    assert WASTE_MAX <= waste.total <= WASTE_MAX + FIRST_BET
+    assert WASTE_MAX <= waste.total <= WASTE_MAX + IN_ORDER.first
     assert first.allowance == second.allowance == 0
 
 
 def test_an_old_guess_makes_room_for_new_ones():
-    ledger = Ledger(Waste())
-    ledger.charge(ContentId("md5", "old"), FIRST_BET)
+    ledger = Ledger(Waste(), IN_ORDER)
+    ledger.charge(ContentId("md5", "old"), IN_ORDER.first)
     for n in range(PATIENCE + 4 + 1):
         assert ledger.allowance == 0
         ledger.opened(ContentId("md5", str(n)))
-    assert ledger.allowance == FIRST_BET
+    assert ledger.allowance == IN_ORDER.first
 
 
 def test_bytes_in_flight_are_bounded_while_nothing_arrives():
@@ -253,6 +261,9 @@ def test_bytes_in_flight_are_bounded_while_nothing_arrives():
 class Endless:
     """Guesses files of 1 MiB that are all opened in the end."""
 
+    stakes = IN_ORDER
+    urgency = Urgency.PREFETCH
+
     def __init__(self, name):
         self.name = name
         self.tree = Tree([f"{name}/{i:05}" for i in range(2000)], size=1 << 20)
@@ -260,6 +271,9 @@ class Endless:
 
     def opened(self, file):
         pass
+
+    def patience(self):
+        return PATIENCE
 
     def guesses(self, count):
         self.next += 1
@@ -274,6 +288,69 @@ def test_bytes_in_flight_are_bounded_over_all_sources():
             planner.opened(source.tree.files[f"{source.name}/{i:05}"])
             assert planner.bytes_in_flight <= IN_FLIGHT_MAX
     assert planner.bytes_in_flight == IN_FLIGHT_MAX
+
+
+def scattered(tree):
+    made = lambda run: [AnnotationSource(tree, run), NeighbourSource(tree), ScatterSource(tree, run.cached)]  # noqa: E731
+    return Run(tree, sources=made)
+
+
+def at_random(paths, seed=1):
+    return random.Random(seed).sample(paths, len(paths))
+
+
+def test_a_small_directory_read_at_random_is_fetched_after_two_openings():
+    paths = numbered(200)
+    run = scattered(Tree(paths))
+    run.open(*at_random(paths))
+    assert len(run.misses) <= 2 + 200 // 32, "64 guesses for each miss"
+    assert sorted({*run.prepared, *run.misses}) == paths
+    assert run.classes == {Urgency.PREFETCH}
+
+
+def test_a_shuffled_epoch_of_a_large_directory_misses_few_files_and_fetches_none_twice():
+    paths = numbered(5000)
+    run = scattered(Tree(paths))
+    run.open(*at_random(paths))
+    assert len(run.misses) < 0.2 * len(paths)
+    assert len(run.prepared) + len(run.misses) == len({*run.prepared, *run.misses}) == len(paths)
+    assert run.classes == {Urgency.BET, Urgency.PREFETCH}, "the whole link only once it has paid"
+
+
+@pytest.mark.parametrize("share", [1000, 100])
+def test_a_sparse_subset_costs_a_bounded_bet_in_idle_time(share):
+    paths = numbered(20_000)
+    run = scattered(Tree(paths))
+    run.open(*random.Random(2).sample(paths, 20_000 // share))
+    unread = len(run.prepared) - (20_000 // share - len(run.misses))
+    assert 0 < unread * 100 * KB <= WASTE_MAX
+    assert run.classes == {Urgency.BET}
+
+
+def test_who_reads_in_order_is_never_taken_for_random():
+    run = scattered(Tree(numbered(2000)))
+    run.open(*numbered(2000))
+    assert not any("scatter" in name for name in run.metrics.snapshot())
+
+
+def test_a_shuffled_table_is_followed_and_not_bet_against():
+    order = at_random(numbered(3000))
+    table = "".join(f"{path.rpartition('/')[2]}\t1\n" for path in order).encode()
+    run = scattered(Tree(order, data={"labels.tsv": table}))
+    run.open("labels.tsv", *order[:600])
+    counted = run.metrics.snapshot()
+    assert counted.get("prefetch.guesses.scatter", 0) <= 64
+    assert run.misses == ["labels.tsv", *order[:3]]
+
+
+def test_a_warm_directory_read_at_random_is_not_looked_through():
+    paths = numbered(5000)
+    tree = Tree(paths)
+    run = scattered(tree)
+    run.here.update(file.content.key for file in tree.files.values())
+    run.open(*at_random(paths)[:1000])
+    assert run.prepared == []
+    assert run.looks <= 1000
 
 
 def test_what_is_cached_or_guessed_already_is_not_asked_for_again():
