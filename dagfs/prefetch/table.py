@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import re
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 COLUMNS_MAX = 3
 """Columns of one file that are kept: those whose texts look most like names."""
 
+LIKELY = 0.5
+"""Of the texts in a column, the share that must look like names, for the column to be kept."""
+
 _SAMPLE = 64  # rows that are looked at to choose the columns
 _NAME_MAX = 1024  # characters
+_SCORE = re.compile(r"[-+]?[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?")  # whole numbers may be names without an extension
 
 
 class Column:
     """One text of each row: a blob and offsets, and an index by the hash of the last part of the path."""
 
     def __init__(self, cells: Iterable[str]) -> None:
-        blob = bytearray()
-        self._ends = array("I", [0])
-        index: list[int] = []
-        for row, cell in enumerate(cells):
-            blob += cell.encode("utf-8", "surrogateescape")
-            self._ends.append(len(blob))
-            index.append(_hash(basename(cell)) << 32 | row)
-        self._blob = bytes(blob)
+        texts = [cell.encode("utf-8", "surrogateescape") for cell in cells]
+        self._blob = b"".join(texts)
+        self._ends = array("I", itertools.accumulate(map(len, texts), initial=0))
+        index = [zlib.crc32(text[text.rfind(b"/") + 1 :]) << 32 | row for row, text in enumerate(texts)]
         self._index = array("Q", sorted(index))  # hash in the upper half, row in the lower
 
     def __len__(self) -> int:
@@ -57,55 +59,50 @@ def parse(path: str, data: bytes) -> list[Column]:
         columns = extract(data.decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError, csv.Error):
         return []
-    ranked = sorted(columns, key=lambda cells: -_likeness(cells))
-    return [Column(cells) for cells in ranked[:COLUMNS_MAX] if _likeness(cells) > 0]
+    ranked = sorted(((_likeness(cells), number) for number, cells in enumerate(columns)), reverse=True)
+    return [Column(map(_cleaned, columns[number])) for likeness, number in ranked[:COLUMNS_MAX] if likeness >= LIKELY]
 
 
 def basename(text: str) -> str:
     return text.rpartition("/")[2]
 
 
-def _separated(delimiter: str) -> Callable[[str], list[list[str]]]:
-    def extract(text: str) -> list[list[str]]:
-        return _transposed(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+Cells = Sequence[object]  # of one column, as they came
+
+
+def _separated(delimiter: str) -> Callable[[str], list[Cells]]:
+    def extract(text: str) -> list[Cells]:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        width = len(rows[0]) if rows else 0
+        return [*itertools.islice(itertools.zip_longest(*rows, fillvalue=""), width)]
 
     return extract
 
 
-def _transposed(rows: Iterable[list[str]]) -> list[list[str]]:
-    columns: list[list[str]] = []
-    for number, row in enumerate(rows):
-        if number == 0:
-            columns = [[] for _ in row]
-        for index, cells in enumerate(columns):
-            cells.append(_cleaned(row[index]) if index < len(row) else "")
-    return columns
+def _lines(text: str) -> list[Cells]:
+    return [[line for line in text.splitlines() if line.strip()]]
 
 
-def _lines(text: str) -> list[list[str]]:
-    return [[_cleaned(line) for line in text.splitlines() if line.strip()]]
-
-
-def _json_lines(text: str) -> list[list[str]]:
+def _json_lines(text: str) -> list[Cells]:
     return _records([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
-def _json(text: str) -> list[list[str]]:
+def _json(text: str) -> list[Cells]:
     document = json.loads(text)
     if isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
         # {"images": [...], "annotations": [...]}: every list is looked at; {"a.jpg": ...}: the keys are.
-        return [[_cleaned(key) for key in document]] + [cells for rows in lists for cells in _records(rows)]
+        return [list(document)] + [cells for rows in lists for cells in _records(rows)]
     return _records(document) if isinstance(document, list) else []
 
 
-def _records(rows: list[object]) -> list[list[str]]:
+def _records(rows: list[object]) -> list[Cells]:
     if rows and isinstance(rows[0], str):
-        return [[_cleaned(row) if isinstance(row, str) else "" for row in rows]]
+        return [rows]
     if not rows or not isinstance(rows[0], Mapping):
         return []
     names = [key for key, value in rows[0].items() if isinstance(value, str)]
-    return [[_cleaned(row.get(key)) if isinstance(row, Mapping) else "" for row in rows] for key in names]
+    return [[row.get(key) if isinstance(row, Mapping) else "" for row in rows] for key in names]
 
 
 def _cleaned(cell: object) -> str:
@@ -115,10 +112,12 @@ def _cleaned(cell: object) -> str:
     return text[2:] if text.startswith("./") else text
 
 
-def _likeness(cells: list[str]) -> float:
+def _likeness(cells: Cells) -> float:
     """Tell how much texts look like names of files: distinct, short, with an extension or a directory."""
-    sample = [cell for cell in cells[:_SAMPLE] if cell]
+    sample = [cell for cell in map(_cleaned, cells[:_SAMPLE]) if cell]
     if not sample or len(set(sample)) <= len(sample) // 2:
+        return 0.0
+    if sum(_SCORE.fullmatch(cell) is not None for cell in sample) > len(sample) // 2:
         return 0.0
     dotted = sum("." in basename(cell)[1:-1] and " " not in cell.rpartition(".")[2] for cell in sample)
     plain = sum(" " not in cell for cell in sample)
@@ -129,7 +128,7 @@ def _hash(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
-PARSERS: Mapping[str, Callable[[str], list[list[str]]]] = {
+PARSERS: Mapping[str, Callable[[str], list[Cells]]] = {
     "csv": _separated(","),
     "tsv": _separated("\t"),
     "txt": _lines,
