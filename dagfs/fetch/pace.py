@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-SHARE = 0.8
+SHARE = 0.7
 """Of the time that a reader waits for its first byte, how much is filled with bets; the rest allows for jitter."""
 
 THINKING = 0.25

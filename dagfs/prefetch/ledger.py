@@ -35,7 +35,7 @@ class Stakes:
 IN_ORDER = Stakes(first=1 << 20, most=64 << 20)
 """Ten images of 100 KB; no more than 64 MB is read ahead by anybody at the speeds of a hub."""
 
-SCATTERED = Stakes(first=48 << 20, most=4 << 30, reward=24)
+SCATTERED = Stakes(first=48 << 20, most=4 << 30, reward=32)
 """A shuffled epoch hits in proportion to what lies ready, so much must lie ready, and it lies in the cache on disk.
 
 The reward sets both how soon an epoch fills the link, and what a subset that ends may leave unread."""

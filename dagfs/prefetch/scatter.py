@@ -21,7 +21,7 @@ SMALL = 32 << 20
 """Bytes of a directory that it costs less to fetch than to find out whether all will be read: half of what may be
 wasted."""
 
-PROVEN = 0.25
+PROVEN = 0.2
 """Of the rows guessed, after which guesses have the whole link: only hits have let them come so far."""
 
 _SKIPS = 256  # rows looked at for one missed file: those that are here already cost a look into the store each
