@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +29,6 @@ from dagfs.model import Commit
 from dagfs.supervisor import Ready, Supervisor, signals_held
 
 log = logging.getLogger(__name__)
-
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter while another waits for it: 5 ms, the default, would be felt by every
-stat while a listing is parsed."""
 
 
 def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
@@ -113,7 +108,6 @@ class Announcer:
 def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
     def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
         with worker_rooms(plan, commit, token) as core:
-            _settle_interpreter()
             session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()))
             core.observe("kernel", session.counts)
             ready()
@@ -133,13 +127,6 @@ def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Anno
 def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
     announcer.alone()
     with worker_rooms(plan, commit, token) as core:
-        _settle_interpreter()
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.vfs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
     return 0
-
-
-def _settle_interpreter() -> None:
-    sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()  # modules and rooms live as long as the process: no collection looks at them again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from dagfs.daemon import interpreter
 from dagfs.daemon.control import ControlServer, Message
 from dagfs.daemon.core import Core
 from dagfs.daemon.plan import MountPlan
@@ -17,11 +18,13 @@ from dagfs.model import Commit
 @contextlib.contextmanager
 def worker_rooms(plan: MountPlan, commit: Commit, token: Token) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
+    interpreter.settle_heap()
     core = Core(plan, commit, token)
     try:
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}
         control = ControlServer(Registry(plan.places.runtime).socket(plan.id), operations)
+        interpreter.settle()
         try:
             yield core
         finally:

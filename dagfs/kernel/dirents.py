@@ -7,6 +7,7 @@ carries is the one to go on with, so a seek is exact however a program comes bac
 from __future__ import annotations
 
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from dagfs.vfs.seam import Directory
 CHUNK_ROWS = 1024
 """Entries encoded at once: 2 ms of work, where the whole of a directory of 540,000 would stop the daemon for 0.5 s."""
 
-CHUNKS_KEPT = 256
+CHUNKS_KEPT = 64
 """About 50 KB each. The kernel keeps what it has read, so this only serves several readers on a first pass."""
 
 PLUS_ROWS = 64
@@ -28,7 +29,7 @@ PADDING = tuple(bytes(-length % 8) for length in range(8))
 DOTS = 2
 
 Row = tuple[bytes, int, Kind]
-Chunk = tuple[bytes, list[int]]  # the encoded entries, and where each of them ends
+Chunk = tuple[bytes, "array[int]"]  # the encoded entries, and where each of them ends
 
 
 class Streams:
@@ -92,7 +93,7 @@ def _rows(directory: Directory, offset: int, count: int) -> list[Row]:
 
 def _encode(rows: Iterable[Row], first: int) -> Chunk:
     pieces: list[bytes] = []
-    ends: list[int] = []
+    ends = array("I")
     end = 0
     for position, row in enumerate(rows, first):
         entry = _dirent(row, position + 1)

@@ -21,6 +21,10 @@ KEPT_OPEN = 128
 """Idle descriptors; opening costs three system calls and a look into the index."""
 
 
+STEP = 2 << 20
+"""Bytes of a file that are let go of at once: the kernel keeps the large folios that a smaller span covers in part."""
+
+
 class Checker:
     """Compares blocks with their CRC-32 at their first use. Bytes written without fsync may be zeros after a crash."""
 
@@ -91,6 +95,7 @@ class DiskFile:
         if len(data) != size:
             self._damaged(handle.md5)
             raise OSError("a stored file is shorter than it was")
+        _let_go(handle, offset, offset + size)
         return data
 
     def close(self) -> None:
@@ -181,6 +186,12 @@ class Handles:
         for handle in handles:
             handle.kept = False
         return [handle for handle in handles if not handle.users]
+
+
+def _let_go(handle: Handle, start: int, end: int) -> None:
+    """Drop the pages behind a read from the page cache: the mount's own pages hold the same bytes from now on."""
+    if hasattr(os, "posix_fadvise") and (end == handle.size or end // STEP > start // STEP):
+        os.posix_fadvise(handle.fd, start // STEP * STEP, 0 if end == handle.size else STEP, os.POSIX_FADV_DONTNEED)
 
 
 def _close(handles: list[Handle]) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.commands import asked
@@ -170,3 +171,20 @@ def test_one_byte_at_the_end_of_a_large_file_costs_little(large, home, tmp_path)
             file.seek(LARGE - 1)
             assert file.read(1) == files["big.bin"][-1:]
         assert asked(url)["bytes"]["raw"] <= 1 << 20
+
+
+def test_a_listing_of_540_000_entries_costs_less_than_100_bytes_each(tmp_path, home):
+    entries = 540_000
+    truth = big_directory(tmp_path / "repo", entries, distinct=100)
+
+    def memory(field):
+        (state,) = home.status()
+        told = [Path(f"/proc/{pid}/status").read_text() for pid in state["workers"]]
+        return sum(int(text.partition(field + ":")[2].split()[0]) << 10 for text in told)
+
+    with hub(truth.path) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        os.listdir(data)
+        before = memory("VmRSS")
+        assert len(os.listdir(data / "data")) == entries
+        assert memory("VmRSS") - before < 100 * entries
+        assert memory("VmHWM") < 300 << 20

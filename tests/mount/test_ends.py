@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.commands import DETACH
 from support.hubs import hub
 
 from dagfs.config import places
@@ -92,7 +93,7 @@ def test_who_mounts_after_an_unmount_from_outside_is_not_undone_by_the_old_daemo
     (tmp_path / "m").mkdir()
     home.run("mount", url, tmp_path / "m")
     old = home.status()[0]["pid"]
-    subprocess.run(["umount" if os.geteuid() == 0 else "fusermount3", "-l", tmp_path / "m"], check=True, timeout=10)
+    subprocess.run([*DETACH, tmp_path / "m"], check=True, timeout=10)
     with home.mounted(url, tmp_path / "m") as data:
         (report,) = home.status()
         assert report["state"] == "serving"
