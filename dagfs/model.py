@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, Union
@@ -136,19 +137,19 @@ class Proof:
     proved: tuple[ContentId, ...]
 
 
+_is_md5 = re.compile("[0-9a-fA-F]{32}").fullmatch
+_is_sha1 = re.compile("[0-9a-fA-F]{40}").fullmatch
+
+
 def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
     """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit."""
-    if entry.versioning is Versioning.DVC and _is_hex(entry.hash, 32):
+    if entry.versioning is Versioning.DVC and _is_md5(entry.hash):
         md5 = ContentId("md5", entry.hash.lower())
         return Content(md5, entry, md5, entry.size)
-    claim = ContentId("git", entry.hash.lower()) if _is_hex(entry.hash, 40) else None
+    claim = ContentId("git", entry.hash.lower()) if _is_sha1(entry.hash) else None
     return Content(_location(repo, commit, entry), entry, claim, entry.size)
 
 
 def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
     where = "\0".join((repo.host, repo.owner, repo.name, commit.sha, entry.path))
     return ContentId("location", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
-
-
-def _is_hex(text: str, length: int) -> bool:
-    return len(text) == length and all(c in "0123456789abcdefABCDEF" for c in text)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class DiskStore:
         self._metrics = metrics
         self._layout = Layout(root)
         self._boot = boot_id()
+        self._born = time.time()
         self._fallback: str | None = None  # where index and values lie when the disk cannot be written
         self._index = self._open("index", Index)
         self._values = self._open("values", lambda path: Values(path, limit_bytes))
@@ -190,7 +192,8 @@ class DiskStore:
         except OSError:
             return None
         try:
-            handle = Handle(fd, os.fstat(fd).st_size, md5)
+            status = os.fstat(fd)
+            handle = Handle(fd, status.st_size, md5, settled=status.st_mtime < self._born)
             if self._handles.is_good(md5, handle.size):
                 return handle
             if self._trust(handle):
@@ -248,10 +251,15 @@ class DiskStore:
                 unlink_quietly(self._layout.file(md5))
 
     def _size(self, name: ContentId) -> int | None:
+        known = self._handles.size_of(name)
+        if known is not None:
+            return known
         if name.scheme != "md5":
             return self._guarded(lambda: self._index.alias_size(name), None)
+        if not os.path.exists(self._layout.file(name.digest)):  # 2 us, where a look into the index costs 40
+            return None
         row = self._guarded(lambda: self._index.row(name.digest), None)
-        return row.size if row is not None and os.path.exists(self._layout.file(name.digest)) else None
+        return row.size if row is not None else None
 
     def _adopt(self, content: Content, path: str, proof: Proof, checksums: bytes) -> None:
         """Move the blocks of a file that became whole to the whole files. Raises OSError."""

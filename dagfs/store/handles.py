@@ -20,7 +20,6 @@ KNOWN_MAX = 16_384
 KEPT_OPEN = 128
 """Idle descriptors; opening costs three system calls and a look into the index."""
 
-
 STEP = 2 << 20
 """Bytes of a file that are let go of at once: the kernel keeps the large folios that a smaller span covers in part."""
 
@@ -63,13 +62,18 @@ class MemoryFile:
 
 
 class Handle:
-    """An open whole file, shared by its readers. `users` and `kept` are guarded by the lock of `Handles`."""
+    """An open whole file, shared by its readers. `users` and `kept` are guarded by the lock of `Handles`.
 
-    def __init__(self, fd: int, size: int, md5: str, checker: Checker | None = None) -> None:
+    `settled`: its bytes have been on the disk for long, so its pages may be dropped. To drop those that are still to be
+    written would start to write them, in the thread of whoever reads.
+    """
+
+    def __init__(self, fd: int, size: int, md5: str, *, settled: bool) -> None:
         self.fd = fd
         self.size = size
         self.md5 = md5
-        self.checker = checker
+        self.settled = settled
+        self.checker: Checker | None = None
         self.users = 0
         self.kept = False
 
@@ -95,7 +99,8 @@ class DiskFile:
         if len(data) != size:
             self._damaged(handle.md5)
             raise OSError("a stored file is shorter than it was")
-        _let_go(handle, offset, offset + size)
+        if handle.settled:
+            _let_go(handle, offset, offset + size)
         return data
 
     def close(self) -> None:
@@ -148,6 +153,11 @@ class Handles:
     def is_good(self, md5: str, size: int) -> bool:
         with self._lock:
             return self._good.get(md5) == size
+
+    def size_of(self, name: ContentId) -> int | None:
+        """Give the bytes of a file seen to be good; they are its content's, wherever that is now."""
+        with self._lock:
+            return self._good.get(name.digest if name.scheme == "md5" else self._md5s.get(name, ""))
 
     def md5_of(self, name: ContentId) -> str | None:
         with self._lock:
