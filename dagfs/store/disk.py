@@ -21,7 +21,7 @@ from dagfs.proofs import CHUNK
 from dagfs.store.backlog import WAITING_MAX, Backlog, Waiting
 from dagfs.store.handles import BLOCK, Checker, DiskFile, Handle, Handles, MemoryFile
 from dagfs.store.index import INDEX_ERRORS, TEXT_SCHEME, Index
-from dagfs.store.layout import Layout, boot_id, unlink_quietly
+from dagfs.store.layout import Layout, Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.partials import Partials
 from dagfs.store.room import Room, Shelf
 from dagfs.store.seam import PartialFile, StoredFile
@@ -54,7 +54,7 @@ class DiskStore:
         self._metrics = metrics
         self._layout = Layout(root)
         self._boot = boot_id()
-        self._born = time.time()
+        self._born = time.time_ns()
         self._fallback: str | None = None  # where index and values lie when the disk cannot be written
         self._index = self._open("index", Index)
         self._values = self._open("values", lambda path: Values(path, limit_bytes))
@@ -172,6 +172,10 @@ class DiskStore:
         if data is not None and size in (None, len(data)):
             return MemoryFile(data)
         handle = self._handles.get(name)
+        if handle is not None and handle.changed():
+            self._handles.release(handle)
+            self._handles.forget(handle.md5)
+            handle = None
         if handle is None:
             handle = self._open_file(name, size)
             if handle is None:
@@ -192,13 +196,13 @@ class DiskStore:
         except OSError:
             return None
         try:
-            status = os.fstat(fd)
-            handle = Handle(fd, status.st_size, md5, settled=status.st_mtime < self._born)
-            if self._handles.is_good(md5, handle.size):
+            seen = stamp(fd)
+            handle = Handle(fd, seen, md5, settled=seen.modified < self._born)
+            if self._handles.is_good(md5, seen):
                 return handle
             if self._trust(handle):
                 if handle.checker is None:
-                    self._handles.note(name, md5, handle.size)
+                    self._handles.note(name, md5, handle.seen)
                 return handle
         except OSError:
             pass
@@ -212,11 +216,11 @@ class DiskStore:
 
     def _trust(self, handle: Handle) -> bool:
         """Say whether a file may be read now, after making sure where that takes no long."""
-        if self._guarded(lambda: self._index.verified(handle.md5, handle.size, self._boot), False):
+        if self._guarded(lambda: self._index.verified(handle.md5, handle.seen, self._boot), False):
             return True
         if handle.size > INLINE_MAX:
             return self._trust_blocks(handle)
-        return self._verify(handle.md5, handle.size)
+        return self._verify(handle.md5, handle.seen)
 
     def _trust_blocks(self, handle: Handle) -> bool:
         checksums = array("I")
@@ -228,16 +232,18 @@ class DiskStore:
         if len(checksums) == -(-handle.size // BLOCK):
             handle.checker = Checker(checksums)
             return True
-        self._backlog.chore(f"verify {handle.md5}", lambda: self._verify_later(handle.md5, handle.size))
+        self._backlog.chore(f"verify {handle.md5}", lambda: self._verify_later(handle.md5))
         return False
 
-    def _verify_later(self, md5: str, size: int) -> None:
-        if not self._index.verified(md5, size, self._boot):
-            self._verify(md5, size)
+    def _verify_later(self, md5: str) -> None:
+        seen = stamp(self._layout.file(md5))
+        if not self._index.verified(md5, seen, self._boot):
+            self._verify(md5, seen)
 
-    def _verify(self, md5: str, size: int) -> bool:
+    def _verify(self, md5: str, seen: Stamp) -> bool:
+        """Hash a file; `seen` is from before, so that who writes into it meanwhile is noticed."""
         if _md5_of(self._layout.file(md5)) == md5:
-            self._writer.verified(md5, size)
+            self._writer.verified(md5, seen)
             return True
         self._remove(md5)
         return False
@@ -263,9 +269,8 @@ class DiskStore:
 
     def _adopt(self, content: Content, path: str, proof: Proof, checksums: bytes) -> None:
         """Move the blocks of a file that became whole to the whole files. Raises OSError."""
-        size = os.stat(path).st_size
         self._layout.publish(self._layout.write_temp(checksums), self._layout.checksum(proof.md5))
-        self._writer.record(proof.md5, path, size, (*_own_key(content, proof), *proof.proved))
+        self._writer.record(proof.md5, path, (*_own_key(content, proof), *proof.proved))
 
     def _grown(self) -> None:
         self._writer.make_room()

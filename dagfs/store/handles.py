@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from dagfs.model import ContentId
+from dagfs.store.layout import Stamp, stamp
 
 BLOCK = 256 << 10
 """Bytes of a block of a large file: what is fetched, checked and known to be there as one."""
@@ -68,14 +69,19 @@ class Handle:
     written would start to write them, in the thread of whoever reads.
     """
 
-    def __init__(self, fd: int, size: int, md5: str, *, settled: bool) -> None:
+    def __init__(self, fd: int, seen: Stamp, md5: str, *, settled: bool) -> None:
         self.fd = fd
-        self.size = size
+        self.seen = seen
+        self.size = seen.size
         self.md5 = md5
         self.settled = settled
         self.checker: Checker | None = None
         self.users = 0
         self.kept = False
+
+    def changed(self) -> bool:
+        """Say whether somebody has written into the file since it was opened."""
+        return stamp(self.fd) != self.seen
 
 
 class DiskFile:
@@ -116,7 +122,7 @@ class Handles:
         self._lock = threading.Lock()
         self._open: OrderedDict[ContentId, Handle] = OrderedDict()  # used last comes last
         self._users: dict[str, int] = {}  # by MD5; no entry is zero
-        self._good: dict[str, int] = {}  # MD5 -> bytes, of files seen to be good since the machine started
+        self._good: dict[str, Stamp] = {}  # by MD5, of files seen to be good since the machine started
         self._md5s: dict[ContentId, str] = {}  # what a name means never changes
 
     def get(self, name: ContentId) -> Handle | None:
@@ -141,23 +147,24 @@ class Handles:
             unused = self._drop(dropped)
         _close(unused)
 
-    def note(self, name: ContentId, md5: str, size: int) -> None:
+    def note(self, name: ContentId, md5: str, seen: Stamp) -> None:
         """Remember what a name means, and that the file is good."""
         with self._lock:
             for known in (self._good, self._md5s):
                 if len(known) >= KNOWN_MAX:
                     known.clear()
-            self._good[md5] = size
+            self._good[md5] = seen
             self._md5s[name] = md5
 
-    def is_good(self, md5: str, size: int) -> bool:
+    def is_good(self, md5: str, seen: Stamp) -> bool:
         with self._lock:
-            return self._good.get(md5) == size
+            return self._good.get(md5) == seen
 
     def size_of(self, name: ContentId) -> int | None:
         """Give the bytes of a file seen to be good; they are its content's, wherever that is now."""
         with self._lock:
-            return self._good.get(name.digest if name.scheme == "md5" else self._md5s.get(name, ""))
+            seen = self._good.get(name.digest if name.scheme == "md5" else self._md5s.get(name, ""))
+            return seen.size if seen is not None else None
 
     def md5_of(self, name: ContentId) -> str | None:
         with self._lock:

@@ -18,6 +18,7 @@ from typing import Any
 import diskcache
 
 from dagfs.model import ContentId
+from dagfs.store.layout import Stamp
 
 INDEX_ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 """What a failing disk or a damaged data base raises; for the store each of them is a miss or a dropped write."""
@@ -70,11 +71,16 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A whole file: `size` in bytes; `boot` names the run of the machine in which its bytes were last known good."""
+    """A whole file: `size` in bytes; `good` is the mark of when its bytes were last known good, "" if never."""
 
     size: int
-    boot: str
+    good: str
     aliases: tuple[str, ...] = ()
+
+
+def good_mark(stamp: Stamp, boot: str) -> str:
+    """Name the run of the machine and the file's mtime: its bytes are as they were while both are."""
+    return f"{boot} {stamp.modified}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +121,18 @@ class Index:
 
     def row(self, md5: str) -> FileRow | None:
         try:
-            size, boot, *aliases = self._read(f"md5:{md5}") or []
-            return FileRow(int(size), str(boot), tuple(map(str, aliases)))
+            size, good, *aliases = self._read(f"md5:{md5}") or []
+            return FileRow(int(size), str(good), tuple(map(str, aliases)))
         except (ValueError, TypeError):
             return None
 
-    def verified(self, md5: str, size: int, boot: str) -> bool:
-        """Say whether the file was found right at this size in this run of the machine.
+    def verified(self, md5: str, stamp: Stamp, boot: str) -> bool:
+        """Say whether the file was found right in this run of the machine and not written since.
 
-        A row of another size says nothing: DVC may have been writing the file when it was counted.
+        A row of another stamp says nothing: DVC may have been writing the file when it was counted.
         """
         row = self.row(md5)
-        return row is not None and (row.size, row.boot) == (size, boot)
+        return row is not None and (row.size, row.good) == (stamp.size, good_mark(stamp, boot))
 
     def alias(self, name: ContentId, size: int | None) -> str | None:
         """Give the MD5 of the bytes called `name`; a known `size` in bytes must be theirs."""
@@ -189,8 +195,8 @@ class Index:
             if name.startswith(f"{TEXT_SCHEME}:") and not self._texts:
                 self._write(_TEXTS, [1])
                 self._texts = True
-        if added or old is None or (old.size, old.boot) != (row.size, row.boot):
-            self._write(f"md5:{md5}", [row.size, row.boot, *aliases[-_ALIASES_MAX:]])
+        if added or old is None or (old.size, old.good) != (row.size, row.good):
+            self._write(f"md5:{md5}", [row.size, row.good, *aliases[-_ALIASES_MAX:]])
 
     def _add(self, size: int, files: int) -> None:
         if not size and not files:

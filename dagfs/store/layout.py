@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from dagfs.config import private_directory
 from dagfs.errors import CacheRefused
@@ -130,6 +131,19 @@ class Layout:
             if owner is None or _started(int(owner[1])) != int(owner[2]):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
+
+
+class Stamp(NamedTuple):
+    """Tells whether a file was written since it was looked at: `size` in bytes, `modified` in ns since the epoch."""
+
+    size: int
+    modified: int
+
+
+def stamp(file: str | int) -> Stamp:
+    """Look at a file by path or descriptor. Raises OSError."""
+    status = os.stat(file)
+    return Stamp(status.st_size, status.st_mtime_ns)
 
 
 def boot_id() -> str:

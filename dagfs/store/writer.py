@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
 
 from dagfs.model import ContentId
 from dagfs.store.backlog import Backlog, Waiting
-from dagfs.store.index import INDEX_ERRORS, FileRow
-from dagfs.store.layout import boot_id, unlink_quietly
+from dagfs.store.index import INDEX_ERRORS, FileRow, good_mark
+from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.room import Room, Shelf
 
 log = logging.getLogger(__name__)
@@ -40,21 +39,23 @@ class Writer:
     def join(self) -> None:
         self._thread.join()
 
-    def record(self, md5: str, path: str, size: int, names: tuple[ContentId, ...]) -> None:
+    def record(self, md5: str, path: str, names: tuple[ContentId, ...]) -> None:
         """Move a file that is whole and proved to its place, in the caller's thread. Raises OSError."""
+        seen = stamp(path)
         try:
             with self._index.transaction():
-                fresh = self._index.record([(md5, self._row(size, names, md5))])
+                fresh = self._index.record([(md5, self._row(seen, names, md5))])
         except INDEX_ERRORS as error:
             self.complain(error)  # the file is found by its name, and verified then
             fresh = []
         self._layout.publish(path, self._layout.file(md5))
         if fresh:
-            self._room.insert(md5, size)
+            self._room.insert(md5, seen.size)
 
-    def verified(self, md5: str, size: int) -> None:
+    def verified(self, md5: str, seen: Stamp) -> None:
         """Note, later, that a file was read and found right."""
-        self._backlog.chore(f"row {md5}", lambda: self._adopt([(md5, size)], self._boot))
+        row = FileRow(seen.size, good_mark(seen, self._boot))
+        self._backlog.chore(f"row {md5}", lambda: self._adopt([(md5, row)]))
 
     def make_room(self) -> None:
         """Look, later, whether blocks that came have filled the store."""
@@ -93,7 +94,7 @@ class Writer:
 
     def _write(self, files: list[Waiting]) -> None:
         temps: dict[str, str] = {}
-        written: set[str] = set()
+        written: dict[str, Stamp] = {}
         if self._guard(lambda: self._store(files, temps, written)):
             self._complained = False
         for path in temps.values():
@@ -101,55 +102,60 @@ class Writer:
         for file in files:
             if file.md5 in written:
                 for name in file.names:
-                    self._handles.note(name, file.md5, len(file.data))
+                    self._handles.note(name, file.md5, written[file.md5])
             self._backlog.done(file, written=file.md5 in written)
 
-    def _store(self, files: list[Waiting], temps: dict[str, str], written: set[str]) -> None:
-        """Write files and publish them. `temps`: those not published yet, by MD5; `written`: MD5s that are in place."""
+    def _store(self, files: list[Waiting], temps: dict[str, str], written: dict[str, Stamp]) -> None:
+        """Write files and publish them. `temps`: those not published yet; `written`: those in place; both by MD5."""
         by_md5 = {file.md5: file for file in files}
-        there = {md5 for md5, file in by_md5.items() if self._is_there(file)}
+        seen = {md5: found for md5, file in by_md5.items() if (found := self._find(file))}
+        there = dict(seen)
         fresh = [file for md5, file in by_md5.items() if md5 not in there]
         if not self._room.make(sum(len(file.data) for file in fresh), set(by_md5)):
             return
         for file in fresh:
             temps[file.md5] = self._layout.write_temp(file.data)
+            seen[file.md5] = stamp(temps[file.md5])
         with self._index.transaction():
-            added = self._index.record((file.md5, self._row(len(file.data), file.names, file.md5)) for file in files)
+            added = self._index.record((file.md5, self._row(seen[file.md5], file.names, file.md5)) for file in files)
         written |= there
         # After the commit: a row without its file is a miss, a file without its row would never be counted.
         for md5 in list(temps):
             self._layout.publish(temps[md5], self._layout.file(md5))
             del temps[md5]
-            written.add(md5)
+            written[md5] = seen[md5]
         for md5 in added:
             self._room.insert(md5, len(by_md5[md5].data))
 
-    def _is_there(self, file: Waiting) -> bool:
+    def _find(self, file: Waiting) -> Stamp | None:
+        """Look for a file that is in place already, and right."""
         try:
-            size = os.stat(self._layout.file(file.md5)).st_size
+            seen = stamp(self._layout.file(file.md5))
         except OSError:
-            return False
-        return size == len(file.data) and self._index.verified(file.md5, size, self._boot)
+            return None
+        right = seen.size == len(file.data) and self._index.verified(file.md5, seen, self._boot)
+        return seen if right else None
 
-    def _row(self, size: int, names: tuple[ContentId, ...], md5: str) -> FileRow:
+    def _row(self, seen: Stamp, names: tuple[ContentId, ...], md5: str) -> FileRow:
         own = ContentId("md5", md5)
         # A claimed MD5 that is not the bytes' own is a text MD5 of DVC 2, and listed under that scheme.
-        return FileRow(size, self._boot, tuple(str(name) for name in names if name != own and name.scheme != "md5"))
+        others = tuple(str(name) for name in names if name != own and name.scheme != "md5")
+        return FileRow(seen.size, good_mark(seen, self._boot), others)
 
-    def _adopt(self, files: list[tuple[str, int]], boot: str) -> None:
+    def _adopt(self, files: list[tuple[str, FileRow]]) -> None:
         with self._index.transaction():
-            added = self._index.record((md5, FileRow(size, boot)) for md5, size in files)
-        for md5, size in files:
+            added = self._index.record(files)
+        for md5, row in files:
             if md5 in added:
-                self._room.insert(md5, size)
+                self._room.insert(md5, row.size)
 
     def _rebuild(self) -> None:
-        batch: list[tuple[str, int]] = []
+        batch: list[tuple[str, FileRow]] = []
         for md5, size in self._layout.stored():
             if self._index.row(md5) is None:
-                batch.append((md5, size))
+                batch.append((md5, FileRow(size, "")))
             if len(batch) == REBUILD_BATCH:
-                self._adopt(batch, "")
+                self._adopt(batch)
                 batch = []
-        self._adopt(batch, "")
+        self._adopt(batch)
         self._room.make(0, set())

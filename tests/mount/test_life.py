@@ -175,13 +175,16 @@ def test_the_token_is_nowhere_to_be_seen(sample, home, tmp_path):
             assert SECRET not in str(home.status())
 
 
-def test_a_damaged_cache_is_a_miss(sample, home, tmp_path):
+@pytest.mark.parametrize(
+    "damage", [lambda body: body[:-1], lambda body: bytes(byte ^ 1 for byte in body)], ids=["cut", "flipped"]
+)
+def test_a_damaged_cache_is_a_miss(sample, home, tmp_path, damage):
     with hub(sample.path) as url:
         with home.mounted(url, tmp_path / "data") as data:
             walk(data)
         for path in (home.root / "cache/dagfs").rglob("files/md5/*/*"):
             path.chmod(0o600)
-            path.write_bytes(path.read_bytes()[:-1])
+            path.write_bytes(damage(path.read_bytes()))
         with home.mounted(url, tmp_path / "data") as data:
             assert differences(walk(data), looks_of(sample)) == []
 

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -833,3 +834,33 @@ def test_damage_is_found_also_in_a_file_that_was_known_to_be_good(opened: Opener
     rewrite(path_of(store, data), data[:500])
     assert read(store, dvc(data)) is None
     assert not path_of(store, data).exists()
+
+
+@pytest.mark.parametrize("inline_max", [500, 100_000])
+@pytest.mark.parametrize("reader", ["the same store", "the same store, which has closed it", "another store"])
+def test_a_file_that_somebody_wrote_into_is_damage_though_its_size_is_right(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, inline_max: int, reader: str
+) -> None:
+    monkeypatch.setattr(disk_module, "INLINE_MAX", inline_max)
+    store, data = opened(), noise(1000)
+    keep(store, dvc(data), data)
+    assert read(store, dvc(data)) == data
+    time.sleep(0.02)  # some kernels' file times have steps of 10 ms
+    rewrite(path_of(store, data), data[:-1] + bytes([data[-1] ^ 1]))
+    if reader == "another store":
+        store = opened()
+    elif "closed" in reader:
+        store._handles.forget()
+    assert read(store, dvc(data)) is None
+    eventually(lambda: not path_of(store, data).exists())
+
+
+def test_a_file_that_was_only_touched_is_read_again_and_kept(opened: Opener) -> None:
+    store, data = opened(), noise(1000)
+    keep(store, dvc(data), data)
+    os.utime(path_of(store, data), (1, 1))
+    assert read(store, dvc(data)) == data
+    assert store.flush(20)
+    other = opened()
+    assert read(other, dvc(data)) == data
+    assert store.info().files == 1
