@@ -62,11 +62,11 @@ def _figures(report: dict[str, Any]) -> dict[str, str | None]:
     if not metrics:
         return {}
     requests = _sum(metrics, "hub.requests.")
-    loads, hits = metrics.get("fetch.loads", 0), metrics.get("store.hits", 0)
+    loads, hits, misses = (metrics.get(name, 0) for name in ("fetch.loads", "cache.hits", "cache.misses"))
     failed, restarts, hidden = _sum(metrics, "vfs.failed."), report["generation"] - 1, report["hidden"]
     return {
         "fetched": f"{size_text(metrics.get('fetch.received_bytes', 0))} in {loads:,} loads, {requests:,} requests",
-        "from cache": f"{hits:,} files that were here already",
+        "from cache": f"{hits:,} of {hits + misses:,} reads",
         "failed": f"{failed:,} operations; the log has each" if failed else None,
         "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
         "hidden": f"{hidden:,} names that no file system can show" if hidden else None,

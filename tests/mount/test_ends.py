@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,6 +155,21 @@ def test_status_finds_the_mount_of_any_path_in_it(url, home, tmp_path, monkeypat
         assert refused.returncode == BadMountPoint.exit_status
         assert f"it lies in {data}" in refused.stderr
         monkeypatch.chdir("/")
+
+
+def test_status_counts_as_from_the_cache_what_was_read_from_it(sample, home, tmp_path):
+    def counted() -> tuple[int, int]:
+        return tuple(map(int, re.search(r"from cache  (\d+) of (\d+) reads\n", home.run("status").stdout).groups()))
+
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        paths = [data / f"images/{n:03d}.jpg" for n in range(1, 6)]
+        home.run("warm", *paths)
+        hits, reads = counted()  # by `warm`
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                assert file.read(1 << 20) == sample.files[f"images/{path.name}"]
+            os.getxattr(path, "user.dagfs.cached")  # a look at the cache is no read
+        assert counted() == (hits + 5, reads + 5)
 
 
 def test_what_is_not_ours_is_not_unmounted(home):
