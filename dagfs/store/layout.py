@@ -35,10 +35,10 @@ class Layout:
             self._check_format()
             for path in (self.files, self.tmp, self.partial, self.checksums):
                 private_directory(path)
-        except PermissionError as error:
-            raise CacheRefused(str(error)) from error
         except OSError as error:
-            if not self.files.is_dir():
+            if error.errno is None:  # our own refusal, which says why
+                raise CacheRefused(str(error)) from error
+            if isinstance(error, PermissionError) or not self.files.is_dir():
                 raise CacheRefused(f"{root} cannot be used as a cache: {error.strerror}") from error
             # A disk that became read-only still serves what it has.
         self._remove_leftovers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -280,6 +281,17 @@ def test_a_root_of_somebody_else_is_refused(opened: Opener, tmp_path: Path, monk
     (tmp_path / "cache").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "cache").stat().st_uid + 1)
     with pytest.raises(CacheRefused, match="belongs to"):
+        opened()
+
+
+def test_a_root_that_cannot_be_made_is_refused_in_words(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("dagfs.store.layout.private_directory", refuse)
+    with pytest.raises(CacheRefused, match=r"^/.*/cache cannot be used as a cache: Permission denied$"):
         opened()
 
 
