@@ -295,6 +295,15 @@ def test_a_root_that_cannot_be_made_is_refused_in_words(
         opened()
 
 
+def test_listings_have_a_bound_of_their_own(opened: Opener) -> None:
+    store = opened(80 * MiB)
+    for number in range(200):
+        store.set_value(f"listing {number}", noise(100_000, number))
+    assert store.get_value("listing 199") == noise(100_000, 199)
+    held = sum(path.stat().st_size for path in (store.root / "values").rglob("*.val"))
+    assert 5 * MiB < held <= 10 * MiB
+
+
 def test_a_root_open_to_others_is_closed_to_them(opened: Opener, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o777)
     opened()
