@@ -76,6 +76,12 @@ def test_every_make_target_in_a_document_exists(document):
         assert target in targets, f"{document.name} shows make {target}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_dagfs_is_installed_from_where_it_is(document):
+    """No package index has it."""
+    assert re.findall(r"pip install [^\n]*?(?<![./])dagfs\b", document.read_text()) == []
+
+
 def walk_commands(command: click.Command, name: str = "dagfs"):
     yield name, command
     if isinstance(command, click.Group):
