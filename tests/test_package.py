@@ -86,3 +86,11 @@ def test_the_command_of_the_package_is_there() -> None:
     module, _, function = re.search(r'^dagfs = "([^:"]+)(:)(\w+)"$', text, re.MULTILINE).groups()  # type: ignore[union-attr]  # fails as it should when absent
     source = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
     assert re.search(rf"^def {function}\(", source, re.MULTILINE)
+
+
+def test_every_dependency_says_why_it_is_there():
+    text = (ROOT / "pyproject.toml").read_text()
+    part = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
+    packages = [line for line in part.splitlines() if re.search(r'"[\w.-]+([<>=]=?[\d.]+)?",', line)]
+    assert len(packages) > 25
+    assert [line for line in packages if "#" not in line] == []
