@@ -15,10 +15,15 @@ DagfsError
 ├── Unsupported          this operation has no meaning here
 └── UsageError           what the user asked for cannot be done; the text says what to do
     ├── UnknownRepository    no such repository, or no access to it
+    │   └── NoAccess             the hub says that it is there and that this token, or none, may not see it
     ├── UnknownRevision      no such branch, tag or commit
     ├── BadToken             the hub does not accept the token
-    ├── BadMountPoint        missing, not a directory, not empty, or mounted already
-    ├── NoFuse               no /dev/fuse, or no fusermount3 for an ordinary user
+    ├── BadMountPoint        cannot be used
+    │   ├── MountPointMissing    does not exist
+    │   ├── MountPointNotEmpty   an empty directory is wanted
+    │   └── AlreadyMounted       something is mounted there
+    ├── NoFuse               no /dev/fuse, or another reason why this machine cannot mount
+    │   └── NoFusermount         an ordinary user needs fusermount3
     ├── HubUnreachable       the hub does not answer at start
     └── CacheRefused         the cache directory cannot be used safely
 """
@@ -97,6 +102,12 @@ class UnknownRepository(UsageError):
     exit_status = 3
 
 
+class NoAccess(UnknownRepository):
+    """The hub says that the repository is there and that this token, or none, may not see it (401, 403)."""
+
+    exit_status = 10
+
+
 class UnknownRevision(UsageError):
     """No branch, tag or commit of that name."""
 
@@ -110,15 +121,39 @@ class BadToken(UsageError):
 
 
 class BadMountPoint(UsageError):
-    """Missing, not a directory, not empty, or something is mounted there already."""
+    """Not a directory, or not usable for another reason."""
 
     exit_status = 6
 
 
+class MountPointMissing(BadMountPoint):
+    """The directory does not exist."""
+
+    exit_status = 11
+
+
+class MountPointNotEmpty(BadMountPoint):
+    """The directory has something in it that the mount would hide."""
+
+    exit_status = 12
+
+
+class AlreadyMounted(BadMountPoint):
+    """Something is mounted there."""
+
+    exit_status = 13
+
+
 class NoFuse(UsageError):
-    """The machine cannot mount: no /dev/fuse, or no fusermount3 for an ordinary user."""
+    """The machine cannot mount: no /dev/fuse, as a rule."""
 
     exit_status = 7
+
+
+class NoFusermount(NoFuse):
+    """An ordinary user cannot mount without fusermount3."""
+
+    exit_status = 14
 
 
 class HubUnreachable(UsageError):

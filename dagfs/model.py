@@ -46,6 +46,14 @@ class Urgency(enum.IntEnum):
     WARM_UP = 4  # asked for by `dagfs warm`
 
 
+class RefKind(enum.Enum):
+    """What the name of a revision may mean, where a repository has a branch, a tag or a commit of one name."""
+
+    ANY = "a full sha is a commit, other names are branches first"
+    BRANCH = "a branch"
+    COMMIT = "a tag or a sha before a branch, as git itself decides"
+
+
 @dataclass(frozen=True, slots=True)
 class RepoRef:
     """A repository on a hub. `host` is the hub's URL without a trailing slash; it may have a path."""

@@ -10,7 +10,7 @@ import click
 
 from dagfs.cli.values import parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
-from dagfs.model import printable
+from dagfs.model import RefKind, printable
 
 
 @click.command()
@@ -54,15 +54,17 @@ def mount(
     from dagfs.hub.urls import parse_repo
 
     reference, at = parse_repo(repo, hub_host(os.environ, host))
-    revisions = [revision for revision in (branch, rev, at) if revision]
-    if len(revisions) > 1:
+    told = [pair for pair in ((branch, RefKind.BRANCH), (rev, RefKind.COMMIT), (at, RefKind.ANY)) if pair[0]]
+    if len(told) > 1:
         raise click.UsageError("give one of --branch, --rev and REPO@revision")
+    revision, kind = told[0] if told else (None, RefKind.ANY)
     plan = MountPlan(
         repo=reference,
         mountpoint=absolute(mountpoint),
         places=places(os.environ, cache_dir),
         cache_bytes=cache_size,
-        revision=revisions[0] if revisions else None,
+        revision=revision,
+        revision_kind=kind,
         subdir=subdir.strip("/"),
         token_file=token_file.absolute() if token_file else None,
         allow_other=allow_other,

@@ -12,6 +12,7 @@ from dagfs.errors import (
     AccessDenied,
     BadToken,
     HubUnreachable,
+    NoAccess,
     NotADirectory,
     NotFound,
     RemoteError,
@@ -44,7 +45,7 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     """
     source = connect(plan.repo, token, Metrics(), os.environ)
     try:
-        commit = source.resolve(plan.revision)
+        commit = source.resolve(plan.revision, plan.revision_kind)
     except (UnknownRepository, BadToken) as error:
         raise type(error)(f"{error}{token.unused and f' ({token.unused})'}") from error
     finally:
@@ -55,7 +56,7 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     except (NotFound, NotADirectory):
         raise UnknownRevision(f"{plan.repo.slug} has no directory {plan.subdir!r} at {commit.sha[:12]}") from None
     except AccessDenied as error:
-        raise UnknownRepository(f"{plan.repo} does not let this token list {plan.subdir or 'its files'}") from error
+        raise NoAccess(f"{plan.repo} does not let this token list {plan.subdir or 'its files'}") from error
     except RemoteError as error:
         raise HubUnreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}") from error
     finally:

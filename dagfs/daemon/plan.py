@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dagfs.config import Places
 from dagfs.kernel.mountinfo import is_ours
-from dagfs.model import RepoRef
+from dagfs.model import RefKind, RepoRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class MountPlan:
     places: Places
     cache_bytes: int
     revision: str | None = None
+    revision_kind: RefKind = RefKind.ANY
     subdir: str = ""
     token_file: Path | None = None
     allow_other: bool = False

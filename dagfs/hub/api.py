@@ -20,7 +20,7 @@ from dagfs.hub.source import BodySink, Transfer
 from dagfs.hub.streams import Stream
 from dagfs.hub.transport import STALL_SECONDS, Transport
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
+from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class HubSource:
         self._patience = patience
         self._closing = threading.Event()
 
-    def resolve(self, revision: str | None) -> Commit:
-        return self._revisions.resolve(revision)
+    def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
+        return self._revisions.resolve(revision, kind)
 
     def whoami(self) -> str:
         """Give the login name that the token belongs to. Raises BadToken, HubUnreachable."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dagfs.errors import DagfsError, NotADirectory, NotFound, RemoteUnavailable, UnknownRevision
 from dagfs.hub.source import BodyHead, BodySink, Transfer
-from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
+from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning
 
 BATCH = 3
 """Entries a batch: small, so that every listing of a test has several."""
@@ -111,7 +111,7 @@ class MemorySource:
                 self._held.remove(body)
                 self._schedule(body, 0.0)
 
-    def resolve(self, revision: str | None) -> Commit:
+    def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
         self._count("resolve")
         with self._wake:
             if revision in (None, "main"):

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from dagfs.errors import BadToken, HubUnreachable, ProtocolError, RemoteError, UnknownRepository, UnknownRevision
+from dagfs.errors import (
+    BadToken,
+    HubUnreachable,
+    NoAccess,
+    ProtocolError,
+    RemoteError,
+    UnknownRepository,
+    UnknownRevision,
+)
 from dagfs.hub import urls
 from dagfs.hub.auth import moment
 from dagfs.hub.rest import Rest, RestAnswer
-from dagfs.model import Commit, RepoRef
+from dagfs.model import Commit, RefKind, RepoRef
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -21,22 +29,29 @@ class Revisions:
         self._repo = repo
         self._rest = rest
 
-    def resolve(self, revision: str | None) -> Commit:
-        """Give the commit of a branch, tag, full or short sha; None is the default branch. A branch's name comes first.
+    def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
+        """Give the commit of a branch, tag, full or short sha; None is the default branch.
 
         Raises UnknownRepository, UnknownRevision, BadToken, HubUnreachable.
         """
         try:
-            name = self._default_branch() if revision is None else revision
-            commit = self._branch(name) or (self._commit(name) if revision is not None else None)
+            commit = self._branch(self._default_branch()) if revision is None else self._find(revision, kind)
             if commit is None:
-                self._default_branch()  # tells a missing repository from a missing revision
-                raise UnknownRevision(f"{self._repo} has no branch, tag or commit {name!r}")
+                default = self._default_branch()  # tells a missing repository from a missing revision
+                what = "branch" if kind is RefKind.BRANCH else "branch, tag or commit"
+                raise UnknownRevision(f"{self._repo} has no {what} {revision or default!r}")
         except RemoteError as error:
             raise HubUnreachable(
                 f"{self._repo.host} gives no usable answer ({error}); check the network, the proxy settings and --host"
             ) from error
         return commit
+
+    def _find(self, name: str, kind: RefKind) -> Commit | None:
+        if kind is RefKind.BRANCH:
+            return self._branch(name)
+        if kind is RefKind.COMMIT or _SHA.fullmatch(name.lower()):
+            return self._commit(name) or self._branch(name)
+        return self._branch(name) or self._commit(name)
 
     def whoami(self) -> str:
         """Give the login name that the token belongs to. Raises BadToken, HubUnreachable."""
@@ -85,6 +100,8 @@ class Revisions:
             if self._rest.has_token
             else "a private one needs a token: --token-file, or DAGSHUB_USER_TOKEN"
         )
+        if status in (401, 403):
+            return NoAccess(f"no access to {self._repo} (HTTP {status}): {remedy}")
         return UnknownRepository(f"no repository {self._repo} (HTTP {status}), or no access to it: {remedy}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.errors import DagfsError
-from dagfs.model import Commit, Entry, Span
+from dagfs.model import Commit, Entry, RefKind, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Transfer(Protocol):
 class Source(Protocol):
     """A repository on a hub, thread-safe. Everything but `open` blocks, bounded by deadlines of its own."""
 
-    def resolve(self, revision: str | None) -> Commit:
+    def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
         """Give the full commit of a branch, tag, full or short sha; None is the default branch.
 
         Raises UnknownRepository, UnknownRevision, BadToken, HubUnreachable.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from dagfs.errors import BadMountPoint, NoFuse
+from dagfs.errors import AlreadyMounted, BadMountPoint, MountPointMissing, MountPointNotEmpty, NoFuse, NoFusermount
 from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead, mount_points
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
         present = find_mount(absolute)
     if present:
         advice = f"`dagfs unmount {path}` first" if present.ours else "choose another directory"
-        raise BadMountPoint(f"{path} is a mount point already ({present.file_system}): {advice}")
+        raise AlreadyMounted(f"{path} is a mount point already ({present.file_system}): {advice}")
     _check_directory(absolute)
     return absolute
 
@@ -91,7 +91,7 @@ def check_fuse(allow_other: bool = False) -> None:
     if os.geteuid() == 0:
         return
     if shutil.which(FUSERMOUNT) is None:
-        raise NoFuse(f"{FUSERMOUNT} is missing: `apt install fuse3`, or mount as root")
+        raise NoFusermount(f"{FUSERMOUNT} is missing: `apt install fuse3`, or mount as root")
     if not os.path.exists(MTAB):
         raise NoFuse(f"no {MTAB}: {FUSERMOUNT} could not unmount: `ln -s ../proc/self/mounts {MTAB}` as root first")
     if allow_other and not _others_allowed():
@@ -132,9 +132,9 @@ def _check_directory(path: str) -> None:
     try:
         with os.scandir(path) as entries:
             if next(entries, None):
-                raise BadMountPoint(f"{path} is not empty: choose an empty directory")
+                raise MountPointNotEmpty(f"{path} is not empty: choose an empty directory")
     except FileNotFoundError:
-        raise BadMountPoint(f"{path} does not exist: `mkdir -p {path}` first") from None
+        raise MountPointMissing(f"{path} does not exist: `mkdir -p {path}` first") from None
     except NotADirectoryError:
         raise BadMountPoint(f"{path} is not a directory") from None
     except OSError as error:
@@ -204,7 +204,7 @@ def _fusermount(*arguments: str, channel: int | None = None) -> None:
             check=False,
         )
     except FileNotFoundError:
-        raise NoFuse(f"{FUSERMOUNT} is missing: `apt install fuse3`") from None
+        raise NoFusermount(f"{FUSERMOUNT} is missing: `apt install fuse3`") from None
     except subprocess.TimeoutExpired:
         raise NoFuse(f"{FUSERMOUNT} did not answer within {FUSERMOUNT_SECONDS:.0f} s") from None
     if done.returncode != 0:

@@ -189,3 +189,21 @@ def test_serve_prints_its_url_first_and_ends_cleanly_by_a_signal(tmp_path: Path,
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("words", [["--token", "s3cr3t"], ["--token=s3cr3t"]])
+def test_the_token_of_a_hub_is_in_no_command_line(sample: Truth, words: list[str]) -> None:
+    command = [sys.executable, "-m", "dagfs", "serve", str(sample.path), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = server.stdout.readline().strip()
+            assert b"s3cr3t" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+            owner = "/".join(url.rsplit("/", 2)[1:])
+            answers = [
+                requests.get(f"{url.removesuffix(owner)}api/v1/repos/{owner}", headers=headers, timeout=10).status_code
+                for headers in ({}, {"Authorization": "Bearer s3cr3t"})
+            ]
+        finally:
+            server.terminate()
+    assert answers[1] == 200
+    assert answers[0] != 200

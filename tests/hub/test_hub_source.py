@@ -27,7 +27,7 @@ from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
+from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
@@ -85,12 +85,35 @@ def test_no_revision_is_the_default_branch(hub, source):
     assert resolved.time == pytest.approx(1628586212.123456)
 
 
-@pytest.mark.parametrize("name", ["main", "feature/with/slashes", "deadbeef", "a#b c%", "f" * 40])
-def test_a_branch_comes_first_whatever_its_name_looks_like(hub, source, name):
+@pytest.mark.parametrize("name", ["main", "feature/with/slashes", "deadbeef", "a#b c%"])
+def test_a_branch_comes_first_where_nobody_says_what_is_meant(hub, source, name):
     encoded = name.replace("%", "%25").replace("#", "%23").replace(" ", "%20")
     hub.on(f"{REPO}/branches/{encoded}", page(commit()))
     hub.on(f"{REPO}/commits/{encoded}", page(commit(OTHER)))
     assert source.resolve(name) == Commit(SHA, 0.0, name)
+
+
+@pytest.mark.parametrize("name", ["same", "f" * 40])
+def test_a_branch_and_a_tag_or_commit_of_one_name_are_told_apart(hub, source, name):
+    hub.on(f"{REPO}/branches/{name}", page(commit()))
+    hub.on(f"{REPO}/commits/{name}", page(commit(OTHER)))
+    assert source.resolve(name, RefKind.BRANCH) == Commit(SHA, 0.0, name)
+    assert source.resolve(name, RefKind.COMMIT) == Commit(OTHER, 0.0, None)
+
+
+def test_a_full_sha_is_that_commit_whatever_a_branch_is_called(hub, source):
+    hub.on(f"{REPO}/branches/{OTHER}", page(commit()))
+    hub.on(f"{REPO}/commits/{OTHER}", page(commit(OTHER)))
+    assert source.resolve(OTHER).sha == OTHER
+    hub.on(f"{REPO}/branches/{'e' * 40}", page(commit()))
+    assert source.resolve("e" * 40) == Commit(SHA, 0.0, "e" * 40)
+
+
+def test_a_tag_is_no_branch(hub, source):
+    hub.on(REPO, page({"default_branch": "master", "empty": False}))
+    hub.on(f"{REPO}/commits/v1", page(commit(OTHER)))
+    with pytest.raises(UnknownRevision, match="no branch 'v1'"):
+        source.resolve("v1", RefKind.BRANCH)
 
 
 @pytest.mark.parametrize("ref", ["v1.0", "release/1", "0123456", SHA])

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,8 +173,10 @@ def test_a_signal_ends_a_users_mount() -> None:
 
 @pytest.mark.usefixtures("device_for_users")
 def test_a_directory_that_a_user_may_not_write_is_refused() -> None:
-    with pytest.raises(AssertionError, match="BadMountPoint"), mounted(tree, path=Path("/mnt"), user=ORDINARY):
-        pass
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        with pytest.raises(AssertionError, match="BadMountPoint"), mounted(tree, path=Path(name), user=ORDINARY):
+            pass
 
 
 @as_root

@@ -8,7 +8,18 @@ import socket
 import pytest
 from support.hubs import hub
 
-from dagfs.errors import BadMountPoint, BadToken, HubUnreachable, UnknownRepository, UnknownRevision
+from dagfs.devhub.behaviour import Fault
+from dagfs.errors import (
+    AlreadyMounted,
+    BadMountPoint,
+    BadToken,
+    HubUnreachable,
+    MountPointMissing,
+    MountPointNotEmpty,
+    NoAccess,
+    UnknownRepository,
+    UnknownRevision,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +54,18 @@ def test_an_unknown_branch(url, home, tmp_path):
 
 def test_no_access_and_a_bad_token(sample, home, tmp_path):
     (tmp_path / "m").mkdir()
+
+    def forbidden(request):
+        return Fault(status=403) if request.kind == "rest" else None
+
+    with hub(sample.path, fault=forbidden) as url:
+        assert refusal(home, url, tmp_path / "m")[0] == NoAccess.exit_status
     (tmp_path / "token").write_text("wrong")
     (tmp_path / "token").chmod(0o600)
     with hub(sample.path, token="right") as private:
-        assert refusal(home, private, tmp_path / "m")[0] == UnknownRepository.exit_status
+        status, line = refusal(home, private, tmp_path / "m")
+        assert status == UnknownRepository.exit_status  # such a hub does not say that it is there
+        assert "needs a token" in line
         assert refusal(home, private, tmp_path / "m", "--token-file", tmp_path / "token")[0] == BadToken.exit_status
 
 
@@ -63,16 +82,20 @@ def test_a_hub_that_does_not_answer(home, tmp_path):
 def test_a_mount_point_that_is_missing_full_or_a_file(url, home, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
-    for name, word in (("missing", "does not exist"), ("full", "not empty"), ("full/x", "not a directory")):
+    for name, word, kind in (
+        ("missing", "does not exist", MountPointMissing),
+        ("full", "not empty", MountPointNotEmpty),
+        ("full/x", "not a directory", BadMountPoint),
+    ):
         status, line = refusal(home, url, tmp_path / name)
-        assert status == BadMountPoint.exit_status
+        assert status == kind.exit_status
         assert word in line
 
 
 def test_a_place_that_is_mounted_already(url, home, tmp_path):
     with home.mounted(url, tmp_path / "m") as data:
         done = home.run("mount", url, data, check=False)
-        assert done.returncode == BadMountPoint.exit_status
+        assert done.returncode == AlreadyMounted.exit_status
         assert "dagfs unmount" in done.stderr
         assert os.path.ismount(data)
 

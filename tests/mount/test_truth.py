@@ -10,24 +10,11 @@ import subprocess
 
 import pytest
 from support.commands import asked
-from support.hubs import hub
+from support.hubs import VARIANTS, hub
 from support.repos import IDENTITY, git
 from support.walks import differences, end_walk, looks_of, start_walk, walk
 
-from dagfs.devhub.behaviour import Behaviour, Fault, Gzip, Redirect
-
-VARIANTS = {
-    "plain": Behaviour(),
-    "no ranges": Behaviour(ranges=False),
-    "chunked": Behaviour(length=False),
-    "chunked, no ranges, no ETag, no HEAD": Behaviour(length=False, ranges=False, etag=False, head=False),
-    "no size key, opaque hashes": Behaviour(size_when_unsized=False, blob_hash=False),
-    "gzip when accepted": Behaviour(gzip=Gzip.ACCEPTED),
-    "gzip always": Behaviour(gzip=Gzip.ALWAYS),
-    "redirects": Behaviour(redirect=Redirect.SAME),
-    "signed URLs of another origin": Behaviour(redirect=Redirect.OTHER),
-    "signed URLs that expire at once": Behaviour(redirect=Redirect.OTHER, signature_seconds=0.05),
-}
+from dagfs.devhub.behaviour import Fault
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

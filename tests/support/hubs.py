@@ -9,7 +9,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from dagfs.devhub.behaviour import Behaviour, Gzip, Redirect
+
 START_SECONDS = 30
+
+VARIANTS = {
+    "plain": Behaviour(),
+    "no ranges": Behaviour(ranges=False),
+    "chunked": Behaviour(length=False),
+    "chunked, no ranges, no ETag, no HEAD": Behaviour(length=False, ranges=False, etag=False, head=False),
+    "no size key, opaque hashes": Behaviour(size_when_unsized=False, blob_hash=False),
+    "gzip when accepted": Behaviour(gzip=Gzip.ACCEPTED),
+    "gzip always": Behaviour(gzip=Gzip.ALWAYS),
+    "redirects": Behaviour(redirect=Redirect.SAME),
+    "signed URLs of another origin": Behaviour(redirect=Redirect.OTHER),
+    "signed URLs that expire at once": Behaviour(redirect=Redirect.OTHER, signature_seconds=0.05),
+}
+"""The hubs that the contract allows, as far as they differ for who reads."""
 
 
 @contextlib.contextmanager
