@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-TOKEN = "DAGFS_SERVE_TOKEN"
+VARIABLE = "DAGFS_SERVE_TOKEN"
 
 
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--port", type=int, default=0, help="TCP port on 127.0.0.1; a free one if not given.")
 @click.option("--name", metavar="OWNER/NAME", help="How the repository is called; found in its remote if not given.")
-@click.option("--token", envvar=TOKEN, help=f"Answer only who sends this token; {TOKEN} does the same.")
+@click.option("--token", envvar=VARIABLE, help=f"Answer only who sends this token; {VARIABLE} does the same.")
 @click.option("--latency-ms", type=float, default=0.0, help="Wait before each answer, as a distant hub does.")
 @click.option("--bandwidth-mbps", type=float, help="Share this many Mbit/s over all connections.")
 @click.option("--storage", multiple=True, metavar="PROTO:BUCKET=DIR", help="Serve DIR as a connected bucket.")
@@ -41,12 +41,13 @@ def serve(
 
 def _begin_again_without(token: str) -> None:
     """Any user of the machine can read a command line, so the token moves to the environment, where only we can."""
-    if os.environ.pop(TOKEN, None) != token:
+    if os.environ.pop(VARIABLE, None) != token:
         words = [word for word in sys.orig_argv[1:] if word != f"--token={token}"]
         if "--token" in words:
             at = words.index("--token")
             del words[at : at + 2]
-        os.execve(sys.executable, [sys.executable, *words], {**os.environ, TOKEN: token})
+        environment = {**os.environ, VARIABLE: token}
+        os.execve(sys.executable, [sys.executable, *words], environment)  # noqa: S606 -- ourselves, without a shell
 
 
 def _storages(pairs: tuple[str, ...]) -> dict[str, Path]:
