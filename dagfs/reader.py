@@ -11,6 +11,7 @@ from typing import Protocol
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Span, Urgency
+from dagfs.store.seam import StoredFile
 
 BLOCK = 256 << 10
 """Bytes. Read-ahead begins and ends at multiples of the store's blocks, so that no block is asked for twice."""
@@ -41,6 +42,9 @@ class Bytes(Protocol):
         """Start to fetch without waiting; None is a small file whole, or the beginning of a large one."""
 
     def cached(self, content: Content) -> bool: ...
+
+    def file(self, content: Content) -> StoredFile | None:
+        """Open the whole file on disk, if it is there."""
 
 
 @dataclass(slots=True)

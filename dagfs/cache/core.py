@@ -12,7 +12,7 @@ from dagfs.cache.whole import WholeFlight
 from dagfs.fetch.seam import WHOLE_MAX, Loader
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Proof, Span, Urgency
-from dagfs.store.seam import Store
+from dagfs.store.seam import Store, StoredFile
 
 BEGINNING = Span(0, 1 << 20)
 """Bytes of a large file that are prepared when nobody says which: headers, and the reader's first read-ahead."""
@@ -98,9 +98,13 @@ class Cache:
         self._begin(flight, urgency, fresh)
         return True
 
+    def file(self, content: Content) -> StoredFile | None:
+        """Open the whole file, if it is there, proved."""
+        return self._store.find(content)
+
     def cached(self, content: Content) -> bool:
         """Say whether all bytes are there, proved."""
-        found = self._store.find(content)
+        found = self.file(content)
         if found is not None:
             found.close()
         return found is not None
@@ -164,7 +168,7 @@ class Cache:
                 self._unpublished.popitem(last=False)
 
     def _stored(self, content: Content, span: Span) -> bytes | None:
-        found = self._store.find(content)
+        found = self.file(content)
         if found is None:
             return None
         try:

@@ -27,6 +27,7 @@ from dagfs.model import RefKind, printable
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
+@click.option("--passthrough", is_flag=True, help="As root: large cached files at the disk's own speed, dearer opens.")
 def mount(
     repo: str,
     mountpoint: str,
@@ -41,6 +42,7 @@ def mount(
     foreground: bool,
     driver: str | None,
     no_prefetch: bool,
+    passthrough: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
 
@@ -54,6 +56,8 @@ def mount(
     from dagfs.hub.urls import parse_repo
 
     reference, at = parse_repo(repo, hub_host(os.environ, host))
+    if passthrough and (os.geteuid() != 0 or driver == "libfuse"):
+        raise click.UsageError("--passthrough needs root and the kernel driver")
     told = [pair for pair in ((branch, RefKind.BRANCH), (rev, RefKind.COMMIT), (at, RefKind.ANY)) if pair[0]]
     if len(told) > 1:
         raise click.UsageError("give one of --branch, --rev and REPO@revision")
@@ -70,6 +74,7 @@ def mount(
         allow_other=allow_other,
         driver=driver or ("kernel" if sys.platform == "linux" else "libfuse"),
         prefetch=not no_prefetch,
+        passthrough=passthrough,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))

@@ -21,7 +21,8 @@ from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token, find_token
-from dagfs.kernel.handshake import Negotiated, negotiate
+from dagfs.kernel.backing import Backings, Table
+from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Session
@@ -77,6 +78,11 @@ class Announcer:
             born=birth(os.getpid()),
         )
 
+    @property
+    def generation(self) -> int:
+        """How many workers have been started."""
+        return self._state.generation
+
     def alone(self) -> None:
         """This process serves by itself: no worker may be killed."""
         self._publish(self._state.changed(generation=1))
@@ -108,19 +114,25 @@ class Announcer:
 def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
     def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
         with worker_rooms(plan, commit, token) as core:
-            session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()))
+            through = agreed.has(Feature.PASSTHROUGH)
+            backings = Backings(fd, table, takes_over=announcer.generation > 0) if through else None
+            session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()), backings)
             core.observe("kernel", session.counts)
             ready()
             session.run()
         return 0
 
+    table = Table()
+    unwanted = Feature(0) if plan.passthrough else Feature.PASSTHROUGH
     with signals_held():
         connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
         try:
-            negotiated = negotiate(connection.fd)
+            negotiated = negotiate(connection.fd, unwanted)
         except BaseException:
             connection.end()
             raise
+        if plan.passthrough and not negotiated.has(Feature.PASSTHROUGH):
+            log.warning("this kernel has no passthrough (Linux 6.9): large files are read through the daemon")
         return Supervisor(connection, negotiated, work, announcer.worker, announcer.ready).run()
 
 

@@ -28,6 +28,7 @@ class MountPlan:
     allow_other: bool = False
     driver: str = "kernel"
     prefetch: bool = True
+    passthrough: bool = False
 
     @property
     def id(self) -> str:

@@ -50,10 +50,14 @@ class Feature(enum.IntFlag):
     EXPLICIT_INVAL_DATA = 1 << 25
     INIT_EXT = 1 << 30
     HAS_EXPIRE_ONLY = 1 << 35
+    PASSTHROUGH = 1 << 37
     HAS_RESEND = 1 << 39
 
 
 WANTED = sum(Feature)
+
+STACK_DEPTH = 1
+"""File systems below a file that the kernel reads by itself: a cache on an overlay is one too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Negotiated:
         return cls(values["minor"], Feature(values["features"]), values["max_readahead"])
 
 
-def negotiate(fd: int) -> Negotiated:
+def negotiate(fd: int, unwanted: Feature = Feature.PASSTHROUGH) -> Negotiated:
     """Answer INIT, the first request on a new mount. Raises NoFuse when the kernel is too old."""
     while True:
         message = os.read(fd, BUFFER_SIZE)
@@ -90,7 +94,7 @@ def negotiate(fd: int) -> Negotiated:
         if (major, minor) < (MAJOR, OLDEST_MINOR):
             os.write(fd, error_reply(unique, errno.EPROTO))
             raise NoFuse(f"the kernel speaks FUSE {major}.{minor}; {MAJOR}.{OLDEST_MINOR} (Linux 3.5) is needed")
-        agreed = Negotiated(min(minor, NEWEST_MINOR), Feature(_offered(message, flags) & WANTED), readahead)
+        agreed = Negotiated(min(minor, NEWEST_MINOR), Feature(_offered(message, flags) & WANTED & ~unwanted), readahead)
         os.write(fd, _answer(unique, encode_init(agreed)))
         return agreed
 
@@ -111,7 +115,8 @@ def encode_init(agreed: Negotiated) -> bytes:
         pages,
         0,
         flags >> 32,
-        *(0,) * 7,
+        STACK_DEPTH if agreed.has(Feature.PASSTHROUGH) else 0,
+        *(0,) * 6,
     )
     return body if agreed.minor >= 23 else body[:INIT_OUT_OLD]
 

@@ -69,7 +69,7 @@ BODY = IN_HEADER.size
 READ_IN = struct.Struct("=QQI")  # handle, offset, size, and fields that do not matter here
 XATTR_IN = struct.Struct("=II")  # size of the caller's buffer, padding
 XATTR_OUT = struct.Struct("=II")
-OPEN_OUT = struct.Struct("=QII")  # handle, FOPEN flags, padding
+OPEN_OUT = struct.Struct("=QII")  # handle, FOPEN flags, backing id
 
 ATTR = struct.Struct("=6Q10I")
 ATTR_HEAD = struct.Struct("=QII")  # seconds valid, nanoseconds, padding
@@ -79,6 +79,8 @@ DIRENT = struct.Struct("=QQII")  # inode, offset of the next entry, length of th
 
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_CACHE_DIR = 1 << 3
+FOPEN_NOFLUSH = 1 << 5
+FOPEN_PASSTHROUGH = 1 << 7
 
 VALID_SECONDS = 10 * 365 * 86400
 """How long the kernel may keep names, absences and attributes: a commit never changes, so longer than any mount."""

@@ -15,6 +15,7 @@ from functools import partial
 
 from dagfs.answers import then
 from dagfs.errors import NotFound
+from dagfs.kernel.backing import OPENED, Backings
 from dagfs.kernel.dirents import Streams
 from dagfs.kernel.handshake import Feature, Negotiated
 from dagfs.kernel.protocol import (
@@ -59,7 +60,6 @@ WRITES = (
     *(Op.SETXATTR, Op.REMOVEXATTR, Op.CREATE, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.TMPFILE),
 )
 
-OPENED_FILE = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE, 0)
 OPENED_DIRECTORY = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0)
 
 
@@ -78,9 +78,13 @@ class Session:
     late reply on a number that was used again would go into another file.
     """
 
-    def __init__(self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner) -> None:
+    def __init__(
+        self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner, backings: Backings | None = None
+    ) -> None:
+        """`backings`: only with passthrough agreed on; then each opening of a file costs a message."""
         self._fd = fd
         self._fs = fs
+        self._backings = backings
         self._entry = partial(encode_entry, owner=owner)
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
@@ -118,9 +122,9 @@ class Session:
             Op.GETXATTR: self._getxattr,
             Op.LISTXATTR: self._listxattr,
             Op.STATFS: self._statfs,
-            Op.OPEN: lambda _node, _message: OPENED_FILE,
+            Op.OPEN: self._open,
             Op.OPENDIR: lambda _node, _message: OPENED_DIRECTORY,
-            Op.RELEASE: _nothing,
+            Op.RELEASE: self._release,
             Op.RELEASEDIR: _nothing,
             Op.DESTROY: _nothing,
         }
@@ -190,6 +194,16 @@ class Session:
         _, offset, size = READ_IN.unpack_from(message, BODY)
         return self._fs.read(node, offset, size)
 
+    def _open(self, node: int, _message: bytes) -> Answer[bytes]:
+        if self._backings is None:
+            return OPENED
+        return then(self._fs.whole(node), partial(self._backings.open, node))
+
+    def _release(self, node: int, _message: bytes) -> bytes:
+        if self._backings is not None:
+            self._backings.release(node)
+        return b""
+
     def _readdir(self, node: int, message: bytes) -> Answer[bytes]:
         _, offset, size = READ_IN.unpack_from(message, BODY)
         return then(self._fs.readdir(node), partial(self._streams.plain, offset=offset, size=size))
@@ -222,7 +236,7 @@ def _refusals(negotiated: Negotiated) -> dict[int, int]:
     Where the kernel takes ENOSYS for "always succeeds", opening costs no message from then on.
     """
     refusals: dict[int, int] = {Op.IOCTL: errno.ENOTTY, **dict.fromkeys(WRITES, errno.EROFS)}
-    if negotiated.has(Feature.NO_OPEN_SUPPORT):
+    if negotiated.has(Feature.NO_OPEN_SUPPORT) and not negotiated.has(Feature.PASSTHROUGH):
         refusals[Op.OPEN] = errno.ENOSYS
     if negotiated.has(Feature.NO_OPENDIR_SUPPORT):
         refusals[Op.OPENDIR] = errno.ENOSYS

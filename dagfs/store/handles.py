@@ -51,6 +51,8 @@ class Checker:
 class MemoryFile:
     """A whole file that is not on disk yet."""
 
+    descriptor = None
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
@@ -92,6 +94,11 @@ class DiskFile:
         self._release = release
         self._damaged = damaged
         self.size = handle.size
+
+    @property
+    def descriptor(self) -> int | None:
+        handle = self._handle
+        return handle.fd if handle is not None and handle.checker is None else None
 
     def read(self, offset: int, size: int) -> bytes:
         handle = self._handle

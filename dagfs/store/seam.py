@@ -13,6 +13,10 @@ class StoredFile(Protocol):
 
     size: int
 
+    @property
+    def descriptor(self) -> int | None:
+        """Give the descriptor to read its bytes by; None when they lie in memory, or each block is to be checked."""
+
     def read(self, offset: int, size: int) -> bytes:
         """Give bytes; fewer than asked only at the end of the file. Raises OSError when the disk fails."""
 

@@ -9,9 +9,11 @@ from typing import Protocol
 
 from dagfs.answers import then
 from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
+from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Kind, printable
 from dagfs.reader import Bytes, Reader
+from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
 from dagfs.tree.numbers import Recent
 from dagfs.tree.tree import Tree
@@ -81,6 +83,9 @@ class Vfs:
         return then(
             self._tree.place(node), lambda place: then(self._open(place), lambda o: self._read(o, offset, size))
         )
+
+    def whole(self, node: int) -> Answer[StoredFile | None]:
+        return then(self._tree.place(node), self._whole)
 
     def readlink(self, node: int) -> Answer[bytes]:
         def step(place: Place) -> Answer[bytes]:
@@ -159,6 +164,13 @@ class Vfs:
         if self._watcher is not None:
             self._watcher.opened(place, content)
         return opened
+
+    def _whole(self, place: Place) -> StoredFile | None:
+        if place.kind is not Kind.FILE:
+            return None
+        content = self._tree.content(place)
+        size = content.size if content.size is not None else self._stored(content)
+        return self._cache.file(content) if size is not None and size > WHOLE_MAX else None
 
     def _read(self, opened: _Opened, offset: int, size: int) -> Answer[bytes]:
         content = opened.content

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from dagfs.errors import IsADirectory, NotADirectory, NotFound, Unsupported
 from dagfs.model import Answer, Kind
+from dagfs.store.seam import StoredFile
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class MemoryFs:
         self.stalled: set[str] = set()
         self.errors: dict[tuple[str, str], Exception] = {}
         self.sparse: dict[str, int] = {}
+        self.on_disk: dict[str, StoredFile] = {}
         self.xattrs: dict[bytes, bytes] = {b"user.dagfs.commit": b"0" * 40}
         self.calls: Counter[tuple[str, str]] = Counter()
         self.failures: list[tuple[int, str, str]] = []
@@ -81,6 +83,9 @@ class MemoryFs:
 
     def read(self, node: int, offset: int, size: int) -> Answer[bytes]:
         return self._answer("read", self._nodes[node].path, lambda: self._bytes(node, offset, size))
+
+    def whole(self, node: int) -> Answer[StoredFile | None]:
+        return self._answer("whole", self._nodes[node].path, lambda: self.on_disk.get(self._nodes[node].path))
 
     def readlink(self, node: int) -> Answer[bytes]:
         return self._answer("readlink", self._nodes[node].path, lambda: self._target(node))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.model import Answer, Kind
+from dagfs.store.seam import StoredFile
 
 ROOT = 1
 """Node id of the mount's root, fixed by the FUSE protocol."""
@@ -75,6 +76,9 @@ class FileSystem(Protocol):
 
     def read(self, node: int, offset: int, size: int) -> Answer[bytes]:
         """Give exactly the bytes [offset, offset+size) of a file, fewer only at its end."""
+
+    def whole(self, node: int) -> Answer[StoredFile | None]:
+        """Give a large file on the disk of the cache if all of it is there; whoever takes it closes it. No network."""
 
     def readlink(self, node: int) -> Answer[bytes]: ...
 

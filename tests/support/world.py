@@ -78,6 +78,9 @@ class WholeFileCache:
     def stored(self, content: Content) -> int | None:
         return len(self._flights[content.key][1].result()) if self.cached(content) else None
 
+    def file(self, content: Content) -> None:
+        return None
+
     def cached(self, content: Content) -> bool:
         flight = self._flights.get(content.key)
         return flight is not None and flight[1].done() and flight[1].exception() is None
