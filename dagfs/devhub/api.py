@@ -12,6 +12,7 @@ from dagfs.devhub.gate import Gate
 from dagfs.devhub.git import GitRepository, Person
 from dagfs.devhub.raw import SIGNED_PREFIX
 from dagfs.devhub.record import Requests
+from dagfs.devhub.s3 import S3
 from dagfs.devhub.wire import Exchange, HttpError, Response, json_response
 
 _MOST_CHANGED_FILES = 100
@@ -36,11 +37,12 @@ class Front:
 class Api:
     """Answers requests for one repository; thread-safe."""
 
-    def __init__(self, git: GitRepository, contents: Contents, front: Front, requests: Requests) -> None:
+    def __init__(self, git: GitRepository, contents: Contents, front: Front, requests: Requests, s3: S3) -> None:
         self._git = git
         self._contents = contents
         self._front = front
         self._requests = requests
+        self._s3 = s3
         self._repository = front.root
         self._dvc = f"/{front.owner}/{front.name}.dvc/".encode()
         self._routes: dict[bytes, Callable[[Exchange, list[bytes]], Response]] = {
@@ -63,6 +65,8 @@ class Api:
             _only_reading(exchange)
             self._front.gate.person(request)
             return self._contents.dvc_object(exchange, request.path[len(self._dvc) :])
+        if (request.path + b"/").startswith(self._s3.root + b"/"):
+            return self._s3(exchange)
         return self._people(exchange)
 
     def signed(self, exchange: Exchange) -> Response:

@@ -57,8 +57,9 @@ class Behaviour:
 class RequestInfo:
     """What a fault may depend on.
 
-    `kind` is listing, raw, rest, storage, dvc or redirect; `path` is within the repository for listing and raw, else
-    the URL's; `span` the Range header as sent; `number` counts the earlier requests of this kind for this path.
+    `kind` is listing, raw, rest, storage, dvc, s3 or redirect (S3's pages of keys are listings); `path` is within the
+    repository for listing, raw and s3, else the URL's; `span` the Range header as sent; `number` counts the earlier
+    requests of this kind for this path.
     """
 
     method: str

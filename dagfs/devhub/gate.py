@@ -29,6 +29,10 @@ class Gate:
         if not self._knows(request):
             raise HttpError(401, "a token is needed", WWW_Authenticate='Basic realm="dagfs serve"')
 
+    def key(self, access_key: str | None) -> bool:
+        """Tell whether the access key of an S3 request opens: any does where there is no token, or none at all."""
+        return self._token is None or hmac.compare_digest((access_key or "").encode(), self._token.encode())
+
     def _knows(self, request: Request) -> bool:
         """Tell whether the request has the token; False when it has none at all. Raises HttpError 401."""
         if self._token is None:

@@ -87,6 +87,10 @@ class GitRepository:
         found = self._commit(sha)
         return found if found is not None and found.startswith(sha.decode()) else None
 
+    def head(self) -> str | None:
+        """Give the commit of the default branch; None in a repository without commits."""
+        return self._commit(b"HEAD") or self.branch(os.fsencode(self.default_branch()))
+
     def branches(self) -> list[tuple[str, str]]:
         """Give (name, commit) of every branch."""
         rows = self.run("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads").splitlines()

@@ -71,7 +71,7 @@ class Listings:
         """
         node = snapshot.lookup(place.path)
         if not node.is_dir:
-            sizes = self._sizes([node]) if sized else None
+            sizes = sizes_of([node], self._git, self._cache) if sized else None
             return self._entries([(place.path, node)], place, sizes)[0].to_json().encode()
         found = self._find((place, sized))
         if found is None:
@@ -82,7 +82,7 @@ class Listings:
     def _render(self, snapshot: Snapshot, place: Place, sized: bool, more: Iterable[EntryJson]) -> bytes:
         prefix = place.path + b"/" if place.path else b""
         rows = [(prefix + name, child) for name, child in snapshot.children(place.path)]
-        sizes = self._sizes([child for _, child in rows]) if sized else None
+        sizes = sizes_of([child for _, child in rows], self._git, self._cache) if sized else None
         entries = [*self._entries(rows, place, sizes), *more]
         data = f"[{','.join(entry.to_json() for entry in entries)}]".encode()
         if sizes is None or None not in sizes:  # what the cache lacks now may be fetched into it
@@ -102,15 +102,6 @@ class Listings:
             entries.append(EntryJson(go_text(path), kind, size, word, versioning, raw + url, content + url))
         return entries
 
-    def _sizes(self, nodes: list[Node]) -> list[int | None]:
-        """Give the sizes of files; 0 for directories, None for what the DVC cache does not have."""
-        blobs = [node.oid for node in nodes if not node.dvc and not node.is_dir]
-        known = dict(zip(blobs, self._git.sizes(blobs), strict=True))
-        return [
-            self._cache.size(node.oid, legacy=node.legacy) if node.dvc and not node.is_dir else known.get(node.oid, 0)
-            for node in nodes
-        ]
-
     def _find(self, key: tuple[Place, bool]) -> bytes | None:
         with self._lock:
             if key in self._kept:
@@ -124,6 +115,16 @@ class Listings:
                 self._bytes += len(data)
             while self._bytes > _KEPT_BYTES:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+def sizes_of(nodes: list[Node], git: GitRepository, cache: DvcCache) -> list[int | None]:
+    """Give the sizes of files; 0 for directories, None for what the DVC cache does not have."""
+    blobs = [node.oid for node in nodes if not node.dvc and not node.is_dir]
+    known = dict(zip(blobs, git.sizes(blobs), strict=True))
+    return [
+        cache.size(node.oid, legacy=node.legacy) if node.dvc and not node.is_dir else known.get(node.oid, 0)
+        for node in nodes
+    ]
 
 
 def go_text(name: bytes) -> str:

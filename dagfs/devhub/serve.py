@@ -19,6 +19,7 @@ from dagfs.devhub.link import Link
 from dagfs.devhub.listing import Listings
 from dagfs.devhub.objects import Blobs, DvcCache
 from dagfs.devhub.record import Requests
+from dagfs.devhub.s3 import S3
 from dagfs.devhub.server import Handler, Manners, Server
 from dagfs.devhub.snapshot import Snapshots
 from dagfs.devhub.storage import Storages
@@ -105,7 +106,8 @@ class Hub:
         front = Front(owner, name, self.host, Gate(token))
         other = f"http://127.0.0.1:{self._content_server.port}"
         origin = other if behaviour.redirect is Redirect.OTHER else self.host
-        return Api(git, Contents(stock, behaviour, front.root, origin), front, self.requests)
+        bucket = S3(stock, behaviour, owner, name, front.gate)
+        return Api(git, Contents(stock, behaviour, front.root, origin), front, self.requests, bucket)
 
     def _other_origin(self, manners: Manners) -> Server:
         return _listening(0, self._answer_content, manners, self.requests)
