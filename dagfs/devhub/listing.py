@@ -15,8 +15,8 @@ from dagfs.devhub.git import GitRepository
 from dagfs.devhub.objects import DvcCache
 from dagfs.devhub.snapshot import Node, Snapshot
 
-_KEPT_BYTES = 256 << 20
-"""Of rendered listings: one of 540,000 files has about 170 MB, and it is asked for by every worker."""
+_KEPT_BYTES = 512 << 20
+"""Of rendered listings: one of 540,000 files has about 170 MB, again as many with sizes, and every worker asks."""
 
 
 class EntryJson(NamedTuple):

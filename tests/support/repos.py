@@ -294,7 +294,7 @@ def big_directory(
     cache = root / ".dvc/cache/files/md5"
     for digest, body in zip(digests, bodies, strict=True):
         put_legacy(cache, digest, body)
-    names = [_numbered(i, per_directory) for i in range(n)]
+    names = [numbered(i, per_directory) for i in range(n)]
     rows = [{"md5": digests[i % len(digests)], "relpath": name} for i, name in enumerate(names)]
     manifest = json.dumps(rows).encode()
     digest = hashlib.md5(manifest).hexdigest() + ".dir"
@@ -313,7 +313,8 @@ def directories_of(paths: Iterable[str]) -> set[str]:
     return {str(parent) if str(parent) != "." else "" for path in paths for parent in Path(path).parents}
 
 
-def _numbered(i: int, per_directory: int | None) -> str:
+def numbered(i: int, per_directory: int | None) -> str:
+    """Give the name of file number `i` in a `big_directory`."""
     return f"{i:06d}.bin" if per_directory is None else f"{i // per_directory:06d}/{i:06d}.bin"
 
 
