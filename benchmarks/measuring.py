@@ -79,7 +79,10 @@ class Place:
         program = self.prelude + EPOCH
         first = str(self.path / table) if table else ""
         words = [str(self.path), first, str(workers), str(batch), self.how, str(size)]
-        return float(run_program(program, words, "\n".join(names), self.environment))
+        return float(run_program(program, words, "\n".join(names), self.full_environment()))
+
+    def full_environment(self) -> dict[str, str]:
+        return {**os.environ, **self.environment}
 
 
 def run_program(
@@ -89,7 +92,7 @@ def run_program(
     done = subprocess.run(
         [sys.executable, "-c", program, *words],
         input=text,
-        env={**os.environ, **(environment or {})},
+        env=environment,
         stdout=subprocess.PIPE,
         text=True,
         timeout=900,
