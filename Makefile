@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint build clean
+.PHONY: help setup demo test bench lint build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,9 @@ test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 le
 	  $(BIN)/python -m pytest -m "not mount"; \
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
+
+bench: setup ## run the benchmarks, renew tables and charts (PARTS="cold fio": only these; SIZE=quick: just print)
+	@scripts/bench.sh --size "$(or $(SIZE),full)" $(PARTS)
 
 lint: setup ## ruff, mypy --strict, and the linters of the shell scripts and the Dockerfile
 	$(BIN)/ruff check .

@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import medians, run_program
+from report import Table, show
 from support.mounts import mounted
 
 from dagfs.vfs.memory import MemoryFs
@@ -49,34 +47,37 @@ print(json.dumps({
 
 
 def client(root: Path, files: int) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, str(root), str(files)], check=True, capture_output=True, timeout=200
-    )
-    figures: dict[str, float] = json.loads(done.stdout)
+    figures: dict[str, float] = json.loads(run_program(CLIENT, [str(root), str(files)]))
     return figures
+
+
+def measure(rounds: int = 3, files: int = 2000) -> dict[str, Any]:
+    names = [f"{i:05d}.bin" for i in range(files)]
+    found: dict[str, list[dict[str, float]]] = {"local": [], "kernel driver": [], "libfuse driver": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as local:
+            for name in names:
+                Path(local, name).write_bytes(BODY)
+            found["local"].append(client(Path(local), files))
+        for driver in ("kernel", "libfuse"):
+            with mounted(lambda: MemoryFs(dict.fromkeys(names, BODY)), driver) as mount:
+                found[f"{driver} driver"].append(client(mount.path, files))
+    columns = {who: medians(figures.values() for figures in each) for who, each in found.items()}
+    return {"columns": columns, "works": list(found["local"][0]), "what": f"us an operation, median of {rounds}"}
+
+
+def tables(figures: dict[str, Any]) -> list[Table]:
+    columns = figures["columns"]
+    values = zip(*columns.values(), strict=True)
+    rows = [[work, *(f"{us:.1f}" for us in row)] for work, row in zip(figures["works"], values, strict=True)]
+    return [Table("adapters", "make bench PARTS=adapters", [figures["what"], *columns], rows)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=2000)
-    options = parser.parse_args()
-    names = [f"{i:05d}.bin" for i in range(options.files)]
-    rounds: dict[str, list[dict[str, float]]] = {"local": [], "kernel": [], "libfuse": []}
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as local:
-            for name in names:
-                Path(local, name).write_bytes(BODY)
-            rounds["local"].append(client(Path(local), options.files))
-        for driver in ("kernel", "libfuse"):
-            with mounted(lambda: MemoryFs(dict.fromkeys(names, BODY)), driver) as mount:
-                rounds[driver].append(client(mount.path, options.files))
-    print(
-        f"| us an operation, median of {options.rounds} | local | kernel driver | libfuse driver |\n|---|---|---|---|"
-    )
-    for work in rounds["local"][0]:
-        row = (statistics.median(figures[work] for figures in measured) for measured in rounds.values())
-        print(f"| {work} | " + " | ".join(f"{value:.1f}" for value in row) + " |")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

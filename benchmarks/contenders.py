@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import SIZE, Place
+from measuring import SIZE, Place, lacking
 from support.commands import DETACH, Home
 
 START_SECONDS = 20
@@ -52,8 +51,8 @@ class Contender:
     @property
     def missing(self) -> str | None:
         """Say what to install; None when nothing is missing."""
-        absent = [program for program in self.programs if shutil.which(program) is None]
-        return f"{self.name} is left out: apt install {' '.join(absent)}" if absent else None
+        without = lacking(*self.programs)
+        return f"{self.name} is left out, {without}" if without else None
 
 
 @contextlib.contextmanager

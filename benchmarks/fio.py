@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +20,12 @@ from typing import Any
 from charts import Chart, bars
 from contenders import KERNEL, LIBFUSE, LOCAL, RCLONE, Contender, Ground, present
 from measuring import drop_caches, may_drop_caches, medians, say, served
-from report import Table
+from report import Table, show
 from repositories import LARGE, MiB, large_copy, large_file
 from support.commands import asked
 from support.hubs import hub
+
+NEEDS = ("fio",)
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,6 @@ def one_round(contender: Contender, ground: Ground, seconds: float) -> Iterator[
 def measure(
     rounds: int = 3, mib: int = 1024, seconds: float = 5, mbps: float = 1000, latency_ms: float = 20
 ) -> dict[str, Any]:
-    if shutil.which("fio") is None:
-        return {"left out": ["fio is missing: apt install fio"], "rows": {}, "contenders": []}
     contenders, left_out = present((LOCAL, KERNEL, LIBFUSE, RCLONE))
     notes: dict[str, dict[str, list[list[float]]]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -94,9 +93,6 @@ def measure(
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:
-    command = "make bench PARTS=fio"
-    if not figures["rows"]:
-        return [Table("fio", command, ["fio"], [[figures["left out"][0]]])]
     who, rows = figures["contenders"], []
     for row, found in figures["rows"].items():
         in_order = row.startswith(IN_ORDER.name)
@@ -106,12 +102,10 @@ def tables(figures: dict[str, Any]) -> list[Table]:
             rows.append(
                 [f"{row}: MB from the hub", *("-" if one == LOCAL.name else f"{found[one][3]:,.0f}" for one in who)]
             )
-    return [Table("fio", command, [f"fio; {figures['what']}", *who], rows, figures["left out"])]
+    return [Table("fio", "make bench PARTS=fio", [f"fio; {figures['what']}", *who], rows, figures["left out"])]
 
 
 def draw(figures: dict[str, Any], directory: Path) -> None:
-    if not figures["rows"]:
-        return
     series = {one: [found[one][0] for found in figures["rows"].values()] for one in figures["contenders"]}
     groups = [row.replace(", ", ",\n", 1) for row in figures["rows"]]
     bars(
@@ -129,8 +123,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of a random job")
     parser.add_argument("--mbps", type=float, default=1000)
     parser.add_argument("--latency-ms", type=float, default=20)
-    for table in tables(measure(**vars(parser.parse_args()))):
-        print(table.markdown(), end="\n\n")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

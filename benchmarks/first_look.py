@@ -8,16 +8,16 @@ Prints a Markdown table: the median of the rounds for dagfs, with the requests t
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import SIZE, medians, served
+from report import Table, show
 from support.commands import Home, asked
 from support.hubs import hub
 from support.repos import big_directory
@@ -50,15 +50,14 @@ def program(text: str, directory: Path) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, "-c", text, str(directory)], check=True, timeout=300)
 
 
-def measure(root: Path, latency: float, figures: Figures) -> None:
+def one_round(root: Path, latency: float, figures: Figures) -> None:
     """Do everything once, beginning with an empty cache."""
     home = Home(root / "home")
 
     def note(work: str, url: str, action: Callable[[], object]) -> None:
         asked(url, reset=True)
         taken = seconds(action)
-        requests = sum(count for kind, count in asked(url)["requests"].items() if kind != "own")
-        figures.setdefault(work, []).append((taken, requests))
+        figures.setdefault(work, []).append((taken, served(url)[0]))
 
     with hub(root / "walk", latency=latency) as url:
         mountpoint = root / "mount"
@@ -80,22 +79,28 @@ def measure(root: Path, latency: float, figures: Figures) -> None:
             note("read them after a remount", url, program(READ, data / "data"))
 
 
+def measure(rounds: int = 3, latency_ms: float = 20) -> dict[str, Any]:
+    figures: Figures = {}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            big_directory(root / "walk", 2000, per_directory=40)
+            big_directory(root / "read", 300, size=SIZE)
+            one_round(root, latency_ms / 1000, figures)
+    what = f"{latency_ms:g} ms to the hub, median of {rounds}"
+    return {"rows": {work: medians(found) for work, found in figures.items()}, "what": what}
+
+
+def tables(figures: dict[str, Any]) -> list[Table]:
+    rows = [[work, f"{taken:.2f}", f"{requests:.0f}"] for work, (taken, requests) in figures["rows"].items()]
+    return [Table("first-look", "make bench PARTS=first_look", [figures["what"], "seconds", "requests"], rows)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=20)
-    options = parser.parse_args()
-    figures: Figures = {}
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as name:
-            root = Path(name)
-            big_directory(root / "walk", 2000, per_directory=40)
-            big_directory(root / "read", 300, size=100_000)
-            measure(root, options.latency_ms / 1000, figures)
-    print(f"| {options.latency_ms:g} ms to the hub, median of {options.rounds} | seconds | requests |\n|---|---|---|")
-    for work, rounds in figures.items():
-        taken, requests = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"| {work} | {taken:.2f} | {requests:.0f} |")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

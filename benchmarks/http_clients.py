@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import requests
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import medians
+from report import Table, show
 from support.hubs import hub
 from support.repos import big_directory
 
@@ -86,24 +84,35 @@ def cpu_microseconds(work: Callable[[], None], count: int) -> float:
     return (time.process_time() - started) / count * 1e6
 
 
+def measure(rounds: int = 3, files: int = 1000) -> dict[str, Any]:
+    clients = {"requests": by_requests, "dagfs's transport": by_transport}
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        truth = big_directory(Path(name) / "repo", files, size=BYTES)
+        paths = sorted(truth.dvc[truth.head])
+        with hub(truth.path) as url:
+            repo, _ = urls.parse_repo(url, "http://unused.invalid")
+            for _ in range(rounds):
+                found.append(
+                    [
+                        cpu_microseconds(lambda work=work: work(repo, truth.head, paths), len(paths))
+                        for work in clients.values()
+                    ]
+                )
+    what = f"CPU of a {BYTES // 1000} KB file, {AT_ONCE} at once, median of {rounds}"
+    return {"rows": dict(zip(clients, medians(found), strict=True)), "what": what}
+
+
+def tables(figures: dict[str, Any]) -> list[Table]:
+    rows = [[client, f"{microseconds:.0f}"] for client, microseconds in figures["rows"].items()]
+    return [Table("http-clients", "make bench PARTS=http_clients", [figures["what"], "us"], rows)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=1000)
-    options = parser.parse_args()
-    figures: dict[str, list[float]] = {"requests": [], "dagfs's transport": []}
-    with tempfile.TemporaryDirectory() as name:
-        truth = big_directory(Path(name) / "repo", options.files, size=BYTES)
-        paths = sorted(truth.dvc[truth.head])
-        with hub(truth.path) as url:
-            repo, _ = urls.parse_repo(url, "http://unused.invalid")
-            for _ in range(options.rounds):
-                for client, work in zip(figures, (by_requests, by_transport), strict=True):
-                    taken = cpu_microseconds(lambda work=work: work(repo, truth.head, paths), len(paths))
-                    figures[client].append(taken)
-    print(f"| CPU of a {BYTES // 1000} KB file, {AT_ONCE} at once, median of {options.rounds} | us |\n|---|---|")
-    for client, values in figures.items():
-        print(f"| {client} | {statistics.median(values):.0f} |")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

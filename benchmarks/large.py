@@ -2,79 +2,51 @@
 
     .venv/bin/python benchmarks/large.py [--rounds 3] [--mib 1024] [--mbps 1000] [--latency-ms 20]
 
-Prints a Markdown table. Needs curl.
+Prints Markdown tables. Needs curl.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import Place, medians, say, served
+from report import Table, show
+from repositories import LARGE, MiB, large_copy, large_file
 from support.commands import Home, asked
 from support.hubs import hub
-from support.repos import commit_all, new_repository, put_legacy, write_files
 
 from dagfs.devhub.behaviour import Behaviour
 
-MiB = 1 << 20
-READ = """
-import os, sys, time
-started = time.perf_counter()
-descriptor = os.open(sys.argv[1], os.O_RDONLY)
-size = 0
-while data := os.read(descriptor, 1 << 20):
-    size += len(data)
-assert size == int(sys.argv[2]), size
-print(time.perf_counter() - started)
-"""
-
-
-def repository(root: Path, size: int) -> Path:
-    """Make a repository whose DVC file `model.bin` has `size` bytes."""
-    new_repository(root)
-    body = os.urandom(size)
-    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    put_legacy(root / ".dvc/cache/files/md5", digest, body)
-    pointer = f"outs:\n- md5: {digest}\n  size: {size}\n  hash: md5\n  path: model.bin\n"
-    write_files(root, {"model.bin.dvc": pointer.encode(), ".gitignore": b"/model.bin\n"})
-    write_files(root, {".dvc/config": b"[core]\n    analytics = false\n", ".dvc/.gitignore": b"/cache\n/tmp\n"})
-    commit_all(root, "one large file")
-    return root
-
-
-def read(path: Path, size: int) -> float:
-    words = [sys.executable, "-c", READ, str(path), str(size)]
-    return float(subprocess.run(words, check=True, capture_output=True, text=True, timeout=600).stdout)
+NEEDS = ("curl",)
 
 
 def curl(url: str, commit: str) -> float:
     origin, owner, name = url.rsplit("/", 2)
-    target = f"{origin}/api/v1/repos/{owner}/{name}/raw/{commit}/model.bin"
+    target = f"{origin}/api/v1/repos/{owner}/{name}/raw/{commit}/{LARGE}"
     words = ["curl", "-sSf", "-o", os.devnull, "-w", "%{time_total}", target]
     return float(subprocess.run(words, check=True, capture_output=True, text=True, timeout=600).stdout)
 
 
-def measure(root: Path, url: str, size: int, rows: dict[str, list[tuple[float, float, int, int]]]) -> None:
-    """One round; a row is (seconds of the other, of dagfs, requests, bytes)."""
+def one_round(root: Path, url: str, size: int, rows: dict[str, list[tuple[float, float, int, int]]]) -> None:
+    """Fill rows with (seconds of the other, of dagfs, requests, bytes)."""
     home = Home(root / "home")
 
-    def note(title: str, other: float, action: object) -> None:
+    def note(title: str, other: float, action: Callable[[], float]) -> None:
+        say(f"large: {title}")
         asked(url, reset=True)
-        taken = action()  # type: ignore[operator]
-        counts = asked(url)
-        kinds = [kind for kind in counts["requests"] if kind != "own"]
-        moved = sum(counts["bytes"].get(kind, 0) for kind in kinds)
-        rows.setdefault(title, []).append((other, taken, sum(counts["requests"][kind] for kind in kinds), moved))
+        taken = action()
+        rows.setdefault(title, []).append((other, taken, *served(url)))
+
+    def read(directory: Path) -> float:
+        return Place(directory).epoch([LARGE], size=size)
 
     def last_byte(path: Path) -> float:
         started = time.perf_counter()
@@ -86,20 +58,47 @@ def measure(root: Path, url: str, size: int, rows: dict[str, list[tuple[float, f
     with home.mounted(url, root / "mount") as data:
         (state,) = home.status()
         direct = curl(url, state["commit"])
-        note("one byte at the end, cold", direct, lambda: last_byte(data / "model.bin"))
+        note("one byte at the end, cold", direct, lambda: last_byte(data / LARGE))
     home.run("cache", "clear")
+    local = root / "local"
     with home.mounted(url, root / "mount") as data:
         os.listdir(data)
-        note("in order, cold, beside curl", direct, lambda: read(data / "model.bin", size))
-        local = root / "local.bin"
-        if not local.exists():
-            shutil.copyfile(data / "model.bin", local)
-        read(local, size)
-        note("again, from the page cache", read(local, size), lambda: read(data / "model.bin", size))
+        note("in order, cold, beside curl", direct, lambda: read(data))
+        read(local)
+        note("again, from the page cache", read(local), lambda: read(data))
     with home.mounted(url, root / "mount") as data:
         os.listdir(data)
-        note("remount, from the disk cache in memory", read(local, size), lambda: read(data / "model.bin", size))
+        note("remount, from the disk cache in memory", read(local), lambda: read(data))
     shutil.rmtree(root / "home")
+
+
+def measure(rounds: int = 3, mib: int = 1024, mbps: float = 1000, latency_ms: float = 20) -> dict[str, Any]:
+    found = {}
+    shares = {"": Behaviour(), ", a quarter for each connection": Behaviour(connection_bandwidth=mbps * 1e6 / 32)}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        large_copy(large_file(root / "repository", mib * MiB), root / "local")
+        for title, behaviour in shares.items():
+            rows: dict[str, list[tuple[float, float, int, int]]] = {}
+            link = {"latency": latency_ms / 1000, "bandwidth": mbps * 1e6 / 8}
+            with hub(root / "repository", **link, behaviour=behaviour) as url:
+                for _ in range(rounds):
+                    one_round(root, url, mib * MiB, rows)
+            what = f"{mib} MiB, {mbps:g} Mbit/s{title}, {latency_ms:g} ms, median of {rounds}"
+            found[what] = {work: medians(columns) for work, columns in rows.items()}
+    return found
+
+
+def tables(figures: dict[str, Any]) -> list[Table]:
+    made = []
+    for name, (what, found) in zip(("large", "large-shared"), figures.items(), strict=True):
+        head = [what, "other, s", "dagfs, s", "rate of other's", "requests", "MB"]
+        rows = [
+            [work, f"{other:.2f}", f"{taken:.2f}", f"{other / taken:.2f}", f"{requests:.0f}", f"{moved / 1e6:.1f}"]
+            for work, (other, taken, requests, moved) in found.items()
+        ]
+        made.append(Table(name, "make bench PARTS=large", head, rows))
+    return made
 
 
 def main() -> None:
@@ -108,29 +107,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--mbps", type=float, default=1000)
     parser.add_argument("--latency-ms", type=float, default=20)
-    options = parser.parse_args()
-    size = options.mib * MiB
-    with tempfile.TemporaryDirectory() as name:
-        made = repository(Path(name) / "repository", size)
-        for title, behaviour in (
-            ("", Behaviour()),
-            (", a quarter for each connection", Behaviour(connection_bandwidth=options.mbps * 1e6 / 32)),
-        ):
-            rows: dict[str, list[tuple[float, float, int, int]]] = {}
-            link = {"latency": options.latency_ms / 1000, "bandwidth": options.mbps * 1e6 / 8}
-            with hub(made, **link, behaviour=behaviour) as url:
-                for _ in range(options.rounds):
-                    measure(Path(name), url, size, rows)
-            print(
-                f"| {options.mib} MiB, {options.mbps:g} Mbit/s{title} | other, s | dagfs, s | rate of other's ", end=""
-            )
-            print("| requests | MB |\n|---|---|---|---|---|---|")
-            for work, rounds in rows.items():
-                other, taken, requests, moved = (statistics.median(column) for column in zip(*rounds, strict=True))
-                print(
-                    f"| {work} | {other:.2f} | {taken:.2f} | {other / taken:.2f} | {requests:.0f} | {moved / 1e6:.1f} |"
-                )
-            print()
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

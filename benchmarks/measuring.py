@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from support.commands import Home, asked
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no mount or hub is left behind
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +39,7 @@ def by_descriptor(path):
     descriptor = os.open(path, os.O_RDONLY)
     left = size
     while left:
-        left -= len(os.read(descriptor, 1 << 20)) or sys.exit(f"{path} is short")
+        left -= len(os.read(descriptor, min(left, 1 << 20))) or sys.exit(f"{path} is short")
     os.close(descriptor)
 def by_open(path):
     with open(path, "rb") as file:
@@ -160,6 +164,12 @@ def served(url: str) -> tuple[int, int]:
 def medians(rounds: Iterable[Sequence[float]]) -> list[float]:
     """Give the median of each column."""
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def lacking(*programs: str) -> str | None:
+    """Say what to install, when one of the programs is missing."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    return f"{', '.join(absent)} missing: apt install {' '.join(absent)}" if absent else None
 
 
 def say(text: str) -> None:

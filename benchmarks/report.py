@@ -32,6 +32,12 @@ class Table:
         return "\n\n".join([f"`{self.command}`", text, *self.notes])
 
 
+def show(tables: Iterable[Table]) -> None:
+    """Print tables."""
+    for table in tables:
+        print(table.markdown(), end="\n\n", flush=True)
+
+
 class Unmarked(Exception):
     """A document has one marker without the other, or the same twice."""
 

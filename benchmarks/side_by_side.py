@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from charts import Chart, bars
-from contenders import ALL, LOCAL, Contender, Ground, present
+from contenders import ALL, KERNEL, LINK, LOCAL, Contender, Ground, present
 from measuring import SIZE, Place, drop_caches, may_drop_caches, medians, say, served, shuffled
-from report import Table
+from report import Table, show
 from repositories import images, plain_copy
 from support.commands import asked
 from support.hubs import hub
@@ -77,8 +77,11 @@ def one_round(contender: Contender, ground: Ground, names: list[str], seed: int,
                     note(REMOUNT, place)
 
 
-def measure(rounds: int = 3, files: int = 1000, mbps: float = 200, latency_ms: float = 20) -> dict[str, Any]:
-    contenders, left_out = present(ALL)
+def measure(
+    rounds: int = 3, files: int = 1000, mbps: float = 200, latency_ms: float = 20, *, others: bool = True
+) -> dict[str, Any]:
+    """`others` False leaves out those that are slow to start: only local disk, link and dagfs are compared."""
+    contenders, left_out = present(ALL if others else (LOCAL, LINK, KERNEL))
     notes: Notes = {}
     with tempfile.TemporaryDirectory() as name:
         names = images(Path(name) / "images", files, SIZE)
@@ -142,8 +145,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--mbps", type=float, default=200)
     parser.add_argument("--latency-ms", type=float, default=20)
-    for table in tables(measure(**vars(parser.parse_args()))):
-        print(table.markdown(), end="\n\n")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import SIZE, medians, served
+from report import Table, show
 from support.commands import Home, asked
 from support.hubs import hub
 from support.repos import big_directory
 
-FILES, SIZE, BATCH = 300, 100_000, 32
+FILES, BATCH = 300, 32
 
 
-def measure(root: Path, url: str) -> tuple[float, float, int]:
+def one_round(root: Path, url: str) -> tuple[float, float, int]:
     """Give the seconds until the command returned and until the batch was read, and the hub's requests for both."""
     home, mountpoint = Home(root / "home"), root / "mount"
     mountpoint.mkdir()
@@ -35,27 +34,36 @@ def measure(root: Path, url: str) -> tuple[float, float, int]:
         for name in sorted(os.listdir(data / "data"))[:BATCH]:
             assert len((data / "data" / name).read_bytes()) == SIZE
         batch = time.perf_counter() - started
-        counted = asked(url)["requests"]
-    return mounted, batch, sum(count for kind, count in counted.items() if kind != "own")
+        return mounted, batch, served(url)[0]
+
+
+def measure(rounds: int = 5, latency_ms: float = 20) -> dict[str, Any]:
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        big_directory(Path(name) / "repository", FILES, size=SIZE)
+        with hub(Path(name) / "repository", latency=latency_ms / 1000) as url:
+            for number in range(rounds):
+                (root := Path(name) / str(number)).mkdir()
+                found.append(one_round(root, url))
+    mounted, batch, requests = medians(found)
+    what = f"{latency_ms:g} ms to the hub, median of {rounds}"
+    return {"mounted": mounted, "batch": batch, "requests": requests, "what": what}
+
+
+def tables(figures: dict[str, Any]) -> list[Table]:
+    rows = [
+        ["`dagfs mount` has returned", f"{figures['mounted']:.2f}"],
+        [f"{BATCH} files of 100 KB were read", f"{figures['batch']:.2f}"],
+    ]
+    note = f"{figures['requests']:.0f} requests, those of guesses among them."
+    return [Table("start", "make bench PARTS=start", [figures["what"], "seconds"], rows, [note])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency-ms", type=float, default=20)
-    options = parser.parse_args()
-    rounds = []
-    with tempfile.TemporaryDirectory() as name:
-        big_directory(Path(name) / "repository", FILES, size=SIZE)
-        with hub(Path(name) / "repository", latency=options.latency_ms / 1000) as url:
-            for number in range(options.rounds):
-                (root := Path(name) / str(number)).mkdir()
-                rounds.append(measure(root, url))
-    mounted, batch, requests = (statistics.median(column) for column in zip(*rounds, strict=True))
-    print(f"| {options.latency_ms:g} ms to the hub, median of {options.rounds} | seconds |\n|---|---|")
-    print(f"| `dagfs mount` has returned | {mounted:.2f} |")
-    print(f"| 32 files of 100 KB were read | {batch:.2f} |")
-    print(f"\n{requests:.0f} requests, those of guesses among them.")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from charts import Chart, bars
 from contenders import HOOKED, KERNEL, LIBFUSE, LINK, LOCAL, RCLONE, Contender, Ground, present
 from measuring import Place, drop_caches, may_drop_caches, medians, run_program, say, shuffled
-from report import Table
+from report import Table, show
 from repositories import images, plain_copy
 from support.hubs import hub
 
@@ -140,8 +140,7 @@ def main() -> None:
     parser.add_argument("--mbps", type=float, default=400)
     parser.add_argument("--latency-ms", type=float, default=20)
     parser.add_argument("--share", type=int, default=1, help="one of how many files is there")
-    for table in tables(measure(**vars(parser.parse_args()))):
-        print(table.markdown(), end="\n\n")
+    show(tables(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs benchmarks/suite.py, after what it compares with was brought; `make bench` runs it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/system.sh
+. scripts/system.sh
+
+missing=()
+for tool in curl rclone fio; do
+  command -v "$tool" >/dev/null || missing+=("$tool")
+done
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || true # the suite says what it leaves out
+exec .venv/bin/python benchmarks/suite.py "$@"
