@@ -32,6 +32,11 @@ class Table:
         return "\n\n".join([f"`{self.command}`", text, *self.notes])
 
 
+def seconds(value: float) -> str:
+    """Write seconds with as many digits as tell two of them apart."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
 def show(tables: Iterable[Table]) -> None:
     """Print tables."""
     for table in tables:

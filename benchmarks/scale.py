@@ -21,7 +21,7 @@ from typing import Any
 
 from charts import Chart, lines
 from measuring import messages, resident, say, served
-from report import Table, show
+from report import Table, seconds, show
 from support.commands import Home, asked
 from support.hubs import hub
 from support.repos import big_directory, numbered
@@ -167,14 +167,14 @@ def tables(figures: dict[str, Any]) -> list[Table]:
     def row(title: str, cell: Callable[[dict[str, Any]], str]) -> list[str]:
         return [title, *(cell(shapes[name]) for name in names)]
 
-    def works(what: str, digits: int = 0) -> list[list[str]]:
-        return [row(work, lambda one, work=work: f"{one[work][what]:,.{digits}f}") for work in WORKS]
+    def works(what: str, write: Callable[[float], str] = "{:,.0f}".format) -> list[list[str]]:
+        return [row(work, lambda one, work=work: write(one[work][what])) for work in WORKS]
 
-    seconds = [
-        row("the hub alone: that listing, curl", lambda one: f"{one['hub, one']:.2f}"),
-        row("the hub alone: all listings, 16 curls", lambda one: f"{one['hub']:.2f}"),
-        row("`dagfs mount`", lambda one: f"{one['mount']:.2f}"),
-        *works("seconds", 2),
+    taken = [
+        row("the hub alone: that listing, curl", lambda one: seconds(one["hub, one"])),
+        row("the hub alone: all listings, 16 curls", lambda one: seconds(one["hub"])),
+        row("`dagfs mount`", lambda one: seconds(one["mount"])),
+        *works("seconds", seconds),
     ]
     memory = [
         row(title, lambda one, key=key, at=at: f"{one[key][at] / MiB:.0f}")
@@ -190,7 +190,7 @@ def tables(figures: dict[str, Any]) -> list[Table]:
     each += [f"{(shapes[n]['after'][1] - shapes[n]['before'][1]) / figures['files'][n]:.0f}" for n in names]
     head = f"files; {figures['latency']:g} ms to the hub"
     return [
-        Table("scale-seconds", command, [f"seconds; {head}", *names], seconds),
+        Table("scale-seconds", command, [f"seconds; {head}", *names], taken),
         Table("scale-requests", command, [f"requests; {head}", *names], works("requests")),
         Table("scale-messages", command, [f"messages to the daemon; {head}", *names], works("messages")),
         Table("scale-memory", command, [f"resident memory, supervisor and worker; {head}", *names], [*memory, each]),
@@ -200,17 +200,17 @@ def tables(figures: dict[str, Any]) -> list[Table]:
 def draw(figures: dict[str, Any], directory: Path) -> None:
     shapes, files, curve = figures["shapes"], figures["files"], figures["curve"]
     works = ("first `ls -f`", "`find`", "`find` again", "`du`")
-    seconds = {work.replace("`", ""): [(files[n], shapes[n][work]["seconds"]) for n in curve] for work in works}
-    seconds |= {"all listings by curl": [(files[n], shapes[n]["hub"]) for n in curve]}
+    taken = {work.replace("`", ""): [(files[n], shapes[n][work]["seconds"]) for n in curve] for work in works}
+    taken |= {"all listings by curl": [(files[n], shapes[n]["hub"]) for n in curve]}
     title = f"Walks of directories of {IN_ONE:,} files, {figures['latency']:g} ms to the hub"
-    lines(Chart(directory / "scale-seconds.png", title, "seconds"), "files", seconds)
+    lines(Chart(directory / "scale-seconds.png", title, "seconds"), "files", taken)
     memory = {
         "peak": [(files[n], shapes[n]["after"][0] / MiB) for n in curve],
         "afterwards": [(files[n], shapes[n]["after"][1] / MiB) for n in curve],
         "before": [(files[n], shapes[n]["before"][1] / MiB) for n in curve],
     }
     title = "Resident memory of the daemon, all files listed, 5,000 read"
-    lines(Chart(directory / "scale-memory.png", title, "MiB"), "files", memory)
+    lines(Chart(directory / "scale-memory.png", title, "MiB", log=False), "files", memory)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from charts import Chart, bars
 from contenders import ALL, KERNEL, LINK, LOCAL, Contender, Ground, present
 from measuring import SIZE, Place, drop_caches, may_drop_caches, medians, say, served, shuffled
-from report import Table, show
+from report import Table, seconds, show
 from repositories import images, plain_copy
 from support.commands import asked
 from support.hubs import hub
@@ -106,8 +106,8 @@ def measure(
 
 def tables(figures: dict[str, Any]) -> list[Table]:
     who, command = figures["contenders"], "make bench PARTS=side_by_side"
-    seconds = [
-        [work, *(f"{row[one][0]:.2f}" if one in row else "-" for one in who)] for work, row in figures["notes"].items()
+    taken = [
+        [work, *(seconds(row[one][0]) if one in row else "-" for one in who)] for work, row in figures["notes"].items()
     ]
     link = f"The link alone needs {figures['link']:.2f} s for the first epoch."
     notes = [link, *figures["left out"]]
@@ -122,7 +122,7 @@ def tables(figures: dict[str, Any]) -> list[Table]:
         traffic.append([work.name, *cells])
     head = ["requests a file; bytes fetched, of those read", *(one for one in who if one != LOCAL.name)]
     return [
-        Table("side-by-side", command, [f"seconds; {figures['what']}", *who], seconds, notes),
+        Table("side-by-side", command, [f"seconds; {figures['what']}", *who], taken, notes),
         Table("side-by-side-traffic", command, head, traffic),
     ]
 
@@ -134,9 +134,9 @@ def draw(figures: dict[str, Any], directory: Path) -> None:
         one: [megabytes / row[one][0] if one in row else None for row in figures["notes"].values()]
         for one in figures["contenders"]
     }
-    groups = [work.replace(", ", ",\n", 1) for work in figures["notes"]]
-    chart = Chart(directory / "side-by-side.png", f"Reading {figures['what']}", "MB/s")
-    bars(chart, groups, series, limit=megabytes / figures["link"])
+    works = list(figures["notes"])
+    limits = [megabytes / figures["link"] if work.startswith("first") else None for work in works]
+    bars(Chart(directory / "side-by-side.png", f"Reading {figures['what']}", "MB/s"), works, series, limits)
 
 
 def main() -> None:

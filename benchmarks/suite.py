@@ -13,7 +13,7 @@ import argparse
 import importlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ def figures_of(part: Part, options: argparse.Namespace) -> dict[str, Any] | None
     if options.rounds and part.module != "scale":
         told["rounds"] = options.rounds
     figures: dict[str, Any] = module.measure(**told)
+    figures["size"] = options.size
     KEPT.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(figures, indent=1))
     return figures
@@ -93,9 +94,11 @@ def tables_of(parts: list[Part], options: argparse.Namespace, charts: Path | Non
         if figures is None:
             continue
         module = importlib.import_module(part.module)
+        size = figures.pop("size")
         if charts is not None and hasattr(module, "draw"):
             module.draw(figures, charts)
-        yield from module.tables(figures)
+        for table in module.tables(figures):
+            yield table if size == "full" else replace(table, command=f"{table.command} SIZE={size}")
 
 
 def machine_table() -> Table:

@@ -123,14 +123,15 @@ def tables(figures: dict[str, Any]) -> list[Table]:
 
 
 def draw(figures: dict[str, Any], directory: Path) -> None:
-    groups, series = [], {one: [] for one in figures["contenders"]}
+    groups, limits, series = [], [], {one: [] for one in figures["contenders"]}
     for kind, found in figures["kinds"].items():
         for number, epoch in enumerate(("first epoch", "second epoch")):
-            groups.append(f"{kind.split(',')[0]},\n{epoch}")
+            groups.append(f"{kind.split(', batch')[0]}, {epoch}")
+            limits.append(100 * found["link"] if number == 0 and found["link"] else None)
             for one, values in series.items():
                 values.append(100 * found["rows"][one][number])
-    title = f"Share of the time that an accelerator works\n{figures['what']}"
-    bars(Chart(directory / "training.png", title, "AU, %", log=False), groups, series)
+    title = f"Share of the time that an accelerator works: {figures['what']}"
+    bars(Chart(directory / "training.png", title, "AU, %", log=False), groups, series, limits)
 
 
 def main() -> None:
