@@ -91,9 +91,8 @@ class Span:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class ContentId:
-    """What bytes are, wherever they lie. `scheme` is one of
+class ContentId(NamedTuple):
+    """What bytes are, wherever they lie. A tuple, since everything is found by it. `scheme` is one of
 
     md5       MD5 of the bytes: what DVC names, and what the store keeps whole files by
     git       git's blob id: sha1 of "blob SIZE\\0" and the bytes
@@ -122,8 +121,7 @@ class Entry(NamedTuple):
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """A file's bytes: how they are called, how they are proved, and where to ask for them.
 
     Equal `key`s mean equal bytes: flights, blocks and stored files are found by it. `claim` is what the bytes must

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 
 from dagfs.errors import ContentChanged, IntegrityError, ProtocolError
@@ -196,7 +195,7 @@ class Assembly:
     def _hash(self) -> Prover:
         if self._prover is None:
             known = self._content.size == self._size  # then there is no need of a copy, which costs 7 us
-            self._prover = Prover(self._content if known else dataclasses.replace(self._content, size=self._size))
+            self._prover = Prover(self._content if known else self._content._replace(size=self._size))
         return self._prover
 
     def _finish_whole(self) -> None:

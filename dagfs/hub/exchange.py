@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 DRAIN_BYTES = 64 << 10
 """Of an error's text are read before its connection is given up: less costs a new connection, more costs bytes."""
 
+GATHERED_BYTES = 256 << 10
+GATHERED_SECONDS = 0.25
+"""What a body is passed on in: curl gives pieces of 16 KiB, and each handed up by itself would cost 100 KB seven times
+the way through the rooms and seven turns of the interpreter's lock."""
+
 ABORT = -1  # a count that is never the chunk's: curl ends the transfer
 _REFUSALS = frozenset({400, 401, 403})  # the object stores do not agree on how to say that a signature has expired
 _PROTOCOL_CODES = frozenset({
@@ -65,9 +70,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_drained", "_expected", "_head", "_inflater", "_lines", "_loop", "_reply", "_retried", "_sink",
-        "cancelled", "ended", "failed", "handle", "hops", "last_byte", "paused", "received", "refused", "request",
-        "token", "url",
+        "_accepted", "_chunks", "_drained", "_expected", "_gathered", "_head", "_inflater", "_lines", "_loop",
+        "_pass_on_at", "_reply", "_retried", "_sink", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
+        "paused", "received", "refused", "request", "token", "url",
     )  # fmt: skip
 
     def __init__(self, request: Request, sink: BodySink, loop: Loop) -> None:
@@ -110,6 +115,9 @@ class Exchange:
         self._accepted = False  # the body is the file's, not an error's text
         self._expected: int | None = None
         self._drained = 0
+        self._chunks: list[bytes] = []  # come and not passed on yet
+        self._gathered = 0  # bytes in _chunks
+        self._pass_on_at = self.last_byte + GATHERED_SECONDS
         self._inflater: Inflater | None = None
 
     def on_header(self, line: bytes) -> int | None:
@@ -124,7 +132,7 @@ class Exchange:
 
     def on_data(self, chunk: bytes) -> int | None:
         """Called by curl for each piece of a body."""
-        self.last_byte = time.monotonic()
+        self.last_byte = now = time.monotonic()
         if self.cancelled or self.failed is not None:
             return ABORT
         if self.paused:
@@ -132,7 +140,14 @@ class Exchange:
         if not self._accepted:
             self._drained += len(chunk)
             return ABORT if self._drained > DRAIN_BYTES else None
-        return self._guarded(lambda: self._take(chunk))
+        self._chunks.append(chunk)
+        self._gathered += len(chunk)
+        return self._pass_on() if self._gathered >= GATHERED_BYTES or now >= self._pass_on_at else None
+
+    def _pass_on(self) -> int | None:
+        chunks, self._chunks, self._gathered = self._chunks, [], 0
+        self._pass_on_at = self.last_byte + GATHERED_SECONDS
+        return self._guarded(lambda: self._take(b"".join(chunks))) if chunks else None
 
     def _take(self, chunk: bytes) -> None:
         plain = chunk if self._inflater is None else self._inflater.feed(chunk)
@@ -190,6 +205,7 @@ class Exchange:
         """Give what the sink is to be told after curl has ended the transfer with `code`."""
         if self.cancelled:
             return RemoteUnavailable("the transfer was cancelled")
+        self._pass_on()
         error = self.failed or self._verdict(code, message)
         if error is not None:
             error.args = (f"{error} ({self.place()})",)
@@ -232,6 +248,8 @@ class Exchange:
         """Tell the sink, once."""
         if self.ended:
             return
+        if not self.cancelled:
+            self._pass_on()
         self.ended = True
         try:
             self._sink.done(error)

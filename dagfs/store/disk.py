@@ -91,6 +91,7 @@ class DiskStore:
     def put(self, content: Content, data: bytes, proof: Proof) -> None:
         """Take a whole file: it can be read at once, and is on disk soon. Never blocks, never raises."""
         names = tuple(dict.fromkeys((*_own_key(content, proof), *proof.proved)))
+        self._handles.note_coming(names)
         if not self._backlog.put(Waiting(proof.md5, data, names)):
             self._metrics.add("store.unwritten")
 
@@ -177,8 +178,11 @@ class DiskStore:
             self._handles.forget(handle.md5)
             handle = None
         if handle is None:
+            if self._handles.absent(name):
+                return None
             handle = self._open_file(name, size)
             if handle is None:
+                self._handles.note_absent(name)
                 return None
             self._handles.add(name, handle)
         if size not in (None, handle.size):
@@ -260,17 +264,25 @@ class DiskStore:
         known = self._handles.size_of(name)
         if known is not None:
             return known
-        if name.scheme != "md5":
-            return self._guarded(lambda: self._index.alias_size(name), None)
-        if not os.path.exists(self._layout.file(name.digest)):  # 2 us, where a look into the index costs 40
+        if self._handles.absent(name):
             return None
-        row = self._guarded(lambda: self._index.row(name.digest), None)
-        return row.size if row is not None else None
+        if name.scheme != "md5":
+            size = self._guarded(lambda: self._index.alias_size(name), None)
+            there = size is not None
+        else:
+            there = os.path.exists(self._layout.file(name.digest))  # 2 us, where a look into the index costs 40
+            row = self._guarded(lambda: self._index.row(name.digest), None) if there else None
+            size = row.size if row is not None else None
+        if not there:
+            self._handles.note_absent(name)
+        return size
 
     def _adopt(self, content: Content, path: str, proof: Proof, checksums: bytes) -> None:
         """Move the blocks of a file that became whole to the whole files. Raises OSError."""
         self._layout.publish(self._layout.write_temp(checksums), self._layout.checksum(proof.md5))
-        self._writer.record(proof.md5, path, (*_own_key(content, proof), *proof.proved))
+        names = (*_own_key(content, proof), *proof.proved)
+        self._writer.record(proof.md5, path, names)
+        self._handles.note_coming(names)
 
     def _grown(self) -> None:
         self._writer.make_room()

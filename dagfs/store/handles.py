@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import zlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dagfs.model import ContentId
 from dagfs.store.layout import Stamp, stamp
@@ -17,6 +18,11 @@ BLOCK = 256 << 10
 
 KNOWN_MAX = 16_384
 """Files remembered as good, and names of files: 4 MB, and no look into the index for any of them."""
+
+ABSENT_SECONDS = 1.0
+"""How long a file that was not there is taken to be absent still. A cold file is looked for six times between its guess
+and its first byte, each a failing system call or two looks into the index; what another process brings within this
+time is fetched once more."""
 
 KEPT_OPEN = 128
 """Idle descriptors; opening costs three system calls and a look into the index."""
@@ -131,6 +137,7 @@ class Handles:
         self._users: dict[str, int] = {}  # by MD5; no entry is zero
         self._good: dict[str, Stamp] = {}  # by MD5, of files seen to be good since the machine started
         self._md5s: dict[ContentId, str] = {}  # what a name means never changes
+        self._absent: dict[ContentId, float] = {}  # when a name was looked for in vain, on the monotonic clock
 
     def get(self, name: ContentId) -> Handle | None:
         """Give the handle of that name, with one more user."""
@@ -172,6 +179,24 @@ class Handles:
         with self._lock:
             seen = self._good.get(name.digest if name.scheme == "md5" else self._md5s.get(name, ""))
             return seen.size if seen is not None else None
+
+    def absent(self, name: ContentId) -> bool:
+        """Say whether a name was looked for in vain just now."""
+        with self._lock:
+            looked = self._absent.get(name)
+        return looked is not None and time.monotonic() - looked < ABSENT_SECONDS
+
+    def note_absent(self, name: ContentId) -> None:
+        with self._lock:
+            if len(self._absent) >= KNOWN_MAX:
+                self._absent.clear()
+            self._absent[name] = time.monotonic()
+
+    def note_coming(self, names: Iterable[ContentId]) -> None:
+        """A file of these names is there from now on."""
+        with self._lock:
+            for name in names:
+                self._absent.pop(name, None)
 
     def md5_of(self, name: ContentId) -> str | None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.answers import then
@@ -151,7 +151,7 @@ class Vfs:
         if content.size is not None:
             return self._remember(place, content)
         size = self._sizer.size(place, content)
-        return then(size, lambda size: self._remember(place, replace(content, entry=place.entry, size=size)))
+        return then(size, lambda size: self._remember(place, content._replace(entry=place.entry, size=size)))
 
     def _remember(self, place: Place, content: Content) -> _Opened:
         if place.kind is Kind.DIRECTORY:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -174,7 +173,7 @@ def test_wrong_bytes_are_fetched_again_twice_and_then_an_error(hubs: type[Hub]) 
 def test_a_size_other_than_the_known_one_is_an_error(hubs: type[Hub]) -> None:
     for announced in (True, False):
         hub = hubs({"a": SMALL}, announce_length=announced)
-        content = dataclasses.replace(dvc(SMALL, "a"), size=len(SMALL) + 1)
+        content = dvc(SMALL, "a")._replace(size=len(SMALL) + 1)
         hub.fetcher.patience = 0.2
         sink = hub.load(content).wait()
         assert isinstance(sink.error, (IntegrityError, ProtocolError))
