@@ -166,10 +166,15 @@ def medians(rounds: Iterable[Sequence[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
+INSTALL = {"py-spy": "make setup brings it"}
+
+
 def lacking(*programs: str) -> str | None:
-    """Say what to install, when one of the programs is missing."""
-    absent = [program for program in programs if shutil.which(program) is None]
-    return f"{', '.join(absent)} missing: apt install {' '.join(absent)}" if absent else None
+    """Say what to install, when one of the programs is missing; those of the virtual environment are known, too."""
+    places = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+    absent = [program for program in programs if shutil.which(program, path=places) is None]
+    sources = [INSTALL.get(program, f"apt install {program}") for program in absent]
+    return f"{', '.join(absent)} missing: {'; '.join(sources)}" if absent else None
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ PARTS = (
         {"files": [1000, 10_000], "one_directory": 50_000},
         {"files": [1000], "one_directory": 0, "latency_ms": 0},
     ),
+    Part("where", {"files": 500, "one_directory": 50_000}),
     Part("start", {"rounds": 1}),
     Part("first_look", {"rounds": 1}),
     Part("adapters", {"rounds": 1, "files": 500}),
@@ -78,7 +80,7 @@ def figures_of(part: Part, options: argparse.Namespace) -> dict[str, Any] | None
     if without:
         return None
     told = dict(part.options(options.size) or {})
-    if options.rounds and part.module != "scale":
+    if options.rounds and "rounds" in inspect.signature(module.measure).parameters:
         told["rounds"] = options.rounds
     figures: dict[str, Any] = module.measure(**told)
     figures["size"] = options.size
