@@ -130,7 +130,7 @@ def by_listing(home: Home, url: str, mountpoint: Path, shape: Shape, rows: dict[
         notebook.note("second `ls -f`", program("ls", "-f", listed))
         notebook.note("`find`", program("find", path / "data"))
         notebook.note("`find` again", program("find", path / "data"))
-        names = shape.some(max(1, shape.files // READ))[:READ]
+        names = shape.some(max(1, (shape.files // READ - 1) | 1))[:READ]  # an odd stride: contents repeat after 10,000
         notebook.note(f"read {READ:,} files, or all", lambda: read_all(path, names))
         rows["after"] = resident(home)
         notebook.note("`du`", program("du", "-s", "--apparent-size", path / "data"))
