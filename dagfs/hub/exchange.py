@@ -26,9 +26,7 @@ DRAIN_BYTES = 64 << 10
 """Of an error's text are read before its connection is given up: less costs a new connection, more costs bytes."""
 
 GATHERED_BYTES = 256 << 10
-GATHERED_SECONDS = 0.25
-"""What a body is passed on in: curl gives pieces of 16 KiB, and each handed up by itself would cost 100 KB seven times
-the way through the rooms and seven turns of the interpreter's lock."""
+"""Passed on at once: curl may read on for long before its turn ends, and a slow sink wants to pause it."""
 
 ABORT = -1  # a count that is never the chunk's: curl ends the transfer
 _REFUSALS = frozenset({400, 401, 403})  # the object stores do not agree on how to say that a signature has expired
@@ -56,9 +54,13 @@ class Request:
 
 
 class Loop(Protocol):
-    """The thread that an exchange lives in; both calls return at once and work from any thread."""
+    """The thread that an exchange lives in."""
 
-    def unpause(self, exchange: Exchange) -> None: ...
+    def gathers(self, exchange: Exchange) -> None:
+        """Called in the loop's thread: have `pass_on` called when all that curl has read now has come."""
+
+    def unpause(self, exchange: Exchange) -> None:
+        """This one and `abandon` return at once and work from any thread."""
 
     def abandon(self, exchange: Exchange) -> None: ...
 
@@ -71,7 +73,7 @@ class Exchange:
 
     __slots__ = (
         "_accepted", "_chunks", "_drained", "_expected", "_gathered", "_head", "_inflater", "_lines", "_loop",
-        "_pass_on_at", "_reply", "_retried", "_sink", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
+        "_reply", "_retried", "_sink", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
         "paused", "received", "refused", "request", "token", "url",
     )  # fmt: skip
 
@@ -117,7 +119,6 @@ class Exchange:
         self._drained = 0
         self._chunks: list[bytes] = []  # come and not passed on yet
         self._gathered = 0  # bytes in _chunks
-        self._pass_on_at = self.last_byte + GATHERED_SECONDS
         self._inflater: Inflater | None = None
 
     def on_header(self, line: bytes) -> int | None:
@@ -131,8 +132,9 @@ class Exchange:
         return self._guarded(self._begin)
 
     def on_data(self, chunk: bytes) -> int | None:
-        """Called by curl for each piece of a body."""
-        self.last_byte = now = time.monotonic()
+        """Called by curl for each 16 KiB of a body. They are passed on together: to hand up each by itself would cost
+        100 KB seven times the way through the rooms, and seven turns of the interpreter's lock."""
+        self.last_byte = time.monotonic()
         if self.cancelled or self.failed is not None:
             return ABORT
         if self.paused:
@@ -140,14 +142,18 @@ class Exchange:
         if not self._accepted:
             self._drained += len(chunk)
             return ABORT if self._drained > DRAIN_BYTES else None
+        if not self._chunks:
+            self._loop.gathers(self)
         self._chunks.append(chunk)
         self._gathered += len(chunk)
-        return self._pass_on() if self._gathered >= GATHERED_BYTES or now >= self._pass_on_at else None
+        return None if self._gathered < GATHERED_BYTES or self.pass_on() else ABORT
 
-    def _pass_on(self) -> int | None:
+    def pass_on(self) -> bool:
+        """Give the sink what has come; False when it cannot go on, and the transfer is to be broken off."""
         chunks, self._chunks, self._gathered = self._chunks, [], 0
-        self._pass_on_at = self.last_byte + GATHERED_SECONDS
-        return self._guarded(lambda: self._take(b"".join(chunks))) if chunks else None
+        if not chunks or self.cancelled or self.failed is not None:
+            return True
+        return self._guarded(lambda: self._take(b"".join(chunks))) is None
 
     def _take(self, chunk: bytes) -> None:
         plain = chunk if self._inflater is None else self._inflater.feed(chunk)
@@ -205,7 +211,6 @@ class Exchange:
         """Give what the sink is to be told after curl has ended the transfer with `code`."""
         if self.cancelled:
             return RemoteUnavailable("the transfer was cancelled")
-        self._pass_on()
         error = self.failed or self._verdict(code, message)
         if error is not None:
             error.args = (f"{error} ({self.place()})",)
@@ -248,8 +253,6 @@ class Exchange:
         """Tell the sink, once."""
         if self.ended:
             return
-        if not self.cancelled:
-            self._pass_on()
         self.ended = True
         try:
             self._sink.done(error)

@@ -55,6 +55,7 @@ class Transport:
         self._lock = threading.Lock()  # guards the two below and the pipe, which is open iff the loop has not ended
         self._awake = False  # true iff a byte lies in the pipe
         self._closed = False
+        self._gathering: list[Exchange] = []  # that hold pieces of this turn; the loop's thread only
         self._next_check = 0.0
         self._thread = threading.Thread(target=self._run, name="dagfs-transport", daemon=True)
         self._thread.start()
@@ -64,6 +65,9 @@ class Transport:
         exchange = Exchange(request, sink, self)
         self._command(self._begin, exchange)
         return exchange
+
+    def gathers(self, exchange: Exchange) -> None:
+        self._gathering.append(exchange)
 
     def unpause(self, exchange: Exchange) -> None:
         self._command(self._unpause, exchange, late=True)
@@ -127,20 +131,28 @@ class Transport:
     def _turn(self) -> None:
         self._obey()
         for fd, events in self._poll.poll(self._sleep_ms()):
-            if fd == self._wake_end:
-                self._woken()
-            else:
-                for lane in self._lanes.values():
-                    if fd in lane.fds:
-                        lane.ready(fd, events)
+            self._woken() if fd == self._wake_end else self._ready(fd, events)
         now = time.monotonic()
         for lane in self._lanes.values():
             lane.expire(now)
+        self._pass_on()
+        for lane in self._lanes.values():
             for handle, code, message in lane.completed():
                 self._completed(lane, lane.running[handle], code, message)
         if now >= self._next_check:
             self._next_check = now + self._stall_after / 8
             self._end_stalled(now)
+
+    def _ready(self, fd: int, events: int) -> None:
+        for lane in self._lanes.values():
+            if fd in lane.fds:
+                lane.ready(fd, events)
+
+    def _pass_on(self) -> None:
+        exchanges, self._gathering = self._gathering, []
+        for exchange in exchanges:
+            if not exchange.pass_on():
+                self._break_off(exchange, exchange.outcome(pycurl.E_WRITE_ERROR, ""))
 
     def _woken(self) -> None:
         with self._lock:

@@ -68,6 +68,11 @@ class Ledger:
         """Bytes that may be bet now."""
         return 0 if self._waste.spent else max(0, self._bet - self.outstanding)
 
+    @property
+    def guesses(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def holds(self, key: ContentId) -> bool:
         return key in self._open
 

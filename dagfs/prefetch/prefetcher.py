@@ -23,6 +23,10 @@ SIZE_ASSUMED = 256 << 10
 CHARGED_MAX = 8 << 20
 """Bytes charged for a large file, of which only the beginning is fetched."""
 
+LOT = 8
+"""Openings that are looked at together while LOT times as many guesses lie ahead: the thread that plans would else take
+the interpreter from the one that serves, and give it back, at each."""
+
 _LANDED_CHECKS = 64  # guesses looked after for each opening
 _QUEUED_MAX = 4096  # openings not looked at yet; more are dropped, since guesses about them come too late
 
@@ -39,6 +43,11 @@ class Planner:
         self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, tuple[Content, int]] = OrderedDict()  # content, bytes charged
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
+
+    @property
+    def ahead(self) -> int:
+        """Guesses whose files were not opened yet."""
+        return sum(ledger.guesses for _, ledger in self._accounts)
 
     def opened(self, file: FileRef) -> list[tuple[Content, Urgency]]:
         """Note the opening of a file; give what to fetch now and in which class, the likeliest first."""
@@ -108,6 +117,7 @@ class Prefetcher:
         self._lock = threading.Lock()
         self._openings: deque[FileRef] = deque(maxlen=_QUEUED_MAX)
         self._running = False  # True iff a job is queued or works; it alone touches the planner
+        self._lot = 1  # openings to wait for before the next job
         self.enabled = True
 
     def opened(self, file: FileRef) -> None:
@@ -116,7 +126,7 @@ class Prefetcher:
             if not self.enabled:
                 return
             self._openings.append(file)
-            if self._running:
+            if self._running or len(self._openings) < self._lot:
                 return
             self._running = True
         self._run(self._work)
@@ -136,4 +146,5 @@ class Prefetcher:
             if self._openings and self.enabled:
                 return self._openings.popleft()
             self._running = False
+            self._lot = LOT if self._planner.ahead >= LOT * LOT else 1
             return None
