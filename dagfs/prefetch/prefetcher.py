@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Urgency
-from dagfs.prefetch.ledger import Ledger, Waste
+from dagfs.prefetch.ledger import IN_ORDER, Ledger, Waste
 from dagfs.prefetch.seam import Bytes, FileRef, GuessSource
 
 IN_FLIGHT_MAX = 64 << 20
@@ -31,6 +32,15 @@ _LANDED_CHECKS = 64  # guesses looked after for each opening
 _QUEUED_MAX = 4096  # openings not looked at yet; more are dropped, since guesses about them come too late
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A guess that has not arrived: `charge` in bytes, `urgency` it was asked for in last."""
+
+    content: Content
+    charge: int
+    urgency: Urgency
+
+
 class Planner:
     """Turns openings into contents to prepare. No threads; called by one thread at a time."""
 
@@ -41,13 +51,9 @@ class Planner:
         self.waste = Waste()
         self._accounts = [(source, Ledger(self.waste, source.stakes)) for source in sources]
         self._mean = 0.0  # bytes of the files opened lately
-        self._in_flight: OrderedDict[ContentId, tuple[Content, int]] = OrderedDict()  # content, bytes charged
+        self._in_flight: OrderedDict[ContentId, _Flight] = OrderedDict()
+        self.ahead = 0  # open guesses of the source that foresaw the last opening, if it goes by an order
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
-
-    @property
-    def ahead(self) -> int:
-        """Guesses whose files were not opened yet."""
-        return sum(ledger.guesses for _, ledger in self._accounts)
 
     def opened(self, file: FileRef) -> list[tuple[Content, Urgency]]:
         """Note the opening of a file; give what to fetch now and in which class, the likeliest first."""
@@ -56,6 +62,7 @@ class Planner:
         self._sweep()
         self._note_size(file.content.size)
         asked, foreseen = [], False
+        self.ahead = 0
         for source, ledger in self._accounts:
             source.opened(file)
             if not foreseen:  # what comes after a source that knew has less to say
@@ -63,7 +70,19 @@ class Planner:
             if ledger.opened(key, source.patience()):
                 self._metrics.add(f"prefetch.hits.{source.name}")
                 foreseen = True
-        return [(content, source.urgency) for source, ledger in asked for content in self._bets(source, ledger, key)]
+                self.ahead = ledger.guesses if source.stakes is IN_ORDER else 0
+        wanted: list[tuple[Content, Urgency]] = []
+        for source, ledger in asked:
+            contents = [*self._raised(source.urgency, ledger), *self._bets(source, ledger, key)]
+            wanted += [(content, source.urgency) for content in contents]
+        return wanted
+
+    def _raised(self, urgency: Urgency, ledger: Ledger) -> list[Content]:
+        """Give the guesses of an account on their way that the last opening has made more urgent."""
+        late = [key for key, flight in self._in_flight.items() if flight.urgency > urgency and ledger.holds(key)]
+        for key in late:
+            self._in_flight[key].urgency = urgency
+        return [self._in_flight[key].content for key in late]
 
     def _bets(self, source: GuessSource, ledger: Ledger, opened: ContentId) -> list[Content]:
         chosen: list[Content] = []
@@ -77,7 +96,7 @@ class Planner:
             size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
             charge = min(CHARGED_MAX, size)
             ledger.charge(content.key, charge)
-            self._in_flight[content.key] = (content, charge)
+            self._in_flight[content.key] = _Flight(content, charge, source.urgency)
             self.bytes_in_flight += charge
             self._metrics.add(f"prefetch.guesses.{source.name}")
             chosen.append(content)
@@ -91,14 +110,14 @@ class Planner:
         return any(ledger.holds(key) for _, ledger in self._accounts)
 
     def _landed(self, key: ContentId) -> None:
-        _, charge = self._in_flight.pop(key, (None, 0))
-        self.bytes_in_flight -= charge
+        flight = self._in_flight.pop(key, None)
+        self.bytes_in_flight -= flight.charge if flight is not None else 0
 
     def _sweep(self) -> None:
         """Take note of guesses that have arrived, or that no account waits for any more, oldest first."""
         for _ in range(min(_LANDED_CHECKS, len(self._in_flight))):
-            key, (content, _charge) = next(iter(self._in_flight.items()))
-            if self._holds(key) and not self._cached(content):
+            key, flight = next(iter(self._in_flight.items()))
+            if self._holds(key) and not self._cached(flight.content):
                 self._in_flight.move_to_end(key)
                 break
             self._landed(key)

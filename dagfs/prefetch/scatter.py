@@ -22,7 +22,9 @@ SMALL = 32 << 20
 wasted."""
 
 PROVEN = 0.2
-"""Of the rows guessed, after which guesses have the whole link: only hits have let them come so far."""
+PROVEN_HITS = 8
+"""Of the rows guessed, and openings that were foreseen, after which guesses have the whole link. The share alone says
+nothing where the first bet covers as much."""
 
 _SKIPS = 256  # rows looked at for one missed file: those that are here already cost a look into the store each
 _DIRECTORIES_KEPT = 1024
@@ -30,12 +32,16 @@ _DIRECTORIES_KEPT = 1024
 
 @dataclass(eq=False)
 class _Directory:
-    """`at`: the next row to guess. `openings` since that was the first; `rows` is known when the end was seen."""
+    """`at`: the next row to guess. `openings` since that was the first, and `hits` on rows guessed among them."""
 
     runs: Runs = field(default_factory=Runs)
     at: int = 0
     openings: int = 0
+    hits: int = 0
     ended: bool = False
+
+    def proven(self, rows: int) -> bool:
+        return self.at >= PROVEN * rows and self.hits >= PROVEN_HITS
 
 
 class ScatterSource:
@@ -60,16 +66,18 @@ class ScatterSource:
             self._directories.popitem(last=False)
         directory.runs.moved(file.position)
         directory.openings += 1
+        here = self._cached(file.content)
+        directory.hits += here and file.position < directory.at
         if directory.ended and directory.openings > directory.at:
-            directory.at, directory.openings, directory.ended = 0, 0, False  # an epoch later, some may be gone again
+            directory = self._directories[file.directory] = _Directory(directory.runs, openings=1)  # some may be gone
         rows = self._catalogue.rows(file.directory)
         small = (file.content.size or 0) * rows <= SMALL
         if directory.openings < (2 if small else OPENINGS_LEAST) or directory.runs.in_order:
             return
-        if self._cached(file.content):
+        if here:
             return  # it needs no help; and a warm epoch must not pay for looking at the rest
         self._current, self._skips = (file.directory, directory), _SKIPS
-        self.urgency = Urgency.PREFETCH if small or directory.at >= PROVEN * rows else Urgency.BET
+        self.urgency = Urgency.PREFETCH if small or directory.proven(rows) else Urgency.BET
 
     def guesses(self, count: int) -> Sequence[FileRef]:
         found: list[FileRef] = []

@@ -394,3 +394,63 @@ def test_one_switch_turns_it_off():
     for job in jobs:
         job()
     assert cache.prepared == []
+
+
+def test_a_first_bet_that_covers_much_of_a_directory_does_not_prove_itself():
+    """480 files of the first bet are 30 % of 1,600: nothing but hits may take the link from a reader."""
+    run = scattered(Tree(numbered(1600)))
+    run.lag = 1  # nothing that was guessed arrives
+    run.open(*at_random(numbered(1600))[:200])
+    assert len(run.prepared) > 0.2 * 1600
+    assert run.classes == {Urgency.BET}
+
+
+def test_bets_on_their_way_are_asked_for_again_once_they_have_paid():
+    paths, order = numbered(1600), at_random(numbered(1600))
+    run = scattered(Tree(paths))
+    run.lag = 1
+    run.open(*order[:100])
+    bets = set(run.prepared)
+    run.here.update(run.tree.files[path].content.key for path in order[100:120] if path in bets)
+    run.prepared.clear()
+    run.open(*order[100:130])
+    assert Urgency.PREFETCH in run.classes
+    again = [path for path in run.prepared if path in bets]
+    assert len(again) > 100
+    assert len(again) == len(set(again))
+
+
+def lots(sources, opened):
+    """Give how many openings each job of a prefetcher has looked at; whatever is guessed is there at once."""
+    here, jobs, seen = set(), [], []
+
+    class Everything(Cache):
+        def cached(self, content):
+            return content.key in here
+
+        def prepare(self, content, span, urgency):
+            here.add(content.key)
+
+    cache = Everything()
+    planner = Planner(sources(cache), cache.cached, Metrics())
+    prefetcher = Prefetcher(planner, cache, jobs.append)
+    for file in opened:
+        here.add(file.content.key)
+        prefetcher.opened(file)
+        seen.append(len(jobs))
+        while jobs:
+            jobs.pop()()
+    return seen
+
+
+def test_openings_that_were_foreseen_in_order_are_looked_at_in_lots():
+    tree = Tree(numbered(1000))
+    assert sum(lots(lambda _: [NeighbourSource(tree)], [tree.files[path] for path in numbered(1000)])) < 400
+
+
+def test_each_opening_in_no_order_is_looked_at_at_once():
+    """Its guesses lie ahead by hundreds from the start, and each hit or miss decides how many more there may be."""
+    tree = Tree(numbered(1000))
+    opened = [tree.files[path] for path in at_random(numbered(1000))]
+    sources = lambda cache: [NeighbourSource(tree), ScatterSource(tree, cache.cached)]  # noqa: E731 -- as above
+    assert sum(lots(sources, opened)) == 1000
