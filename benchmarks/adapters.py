@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import medians, run_program
+from measuring import medians, run_program, workplace
 from report import Table, show
 from support.mounts import mounted
 
@@ -55,7 +54,7 @@ def measure(rounds: int = 3, files: int = 2000) -> dict[str, Any]:
     names = [f"{i:05d}.bin" for i in range(files)]
     found: dict[str, list[dict[str, float]]] = {"local": [], "kernel driver": [], "libfuse driver": []}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as local:
+        with workplace() as local:
             for name in names:
                 Path(local, name).write_bytes(BODY)
             found["local"].append(client(Path(local), files))

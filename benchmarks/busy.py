@@ -14,11 +14,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
+from measuring import workplace
 from support.commands import Home, asked
 from support.hubs import hub
 from support.repos import big_directory
@@ -87,7 +85,7 @@ def main() -> None:
     parser.add_argument("--mbps", type=float, default=1000)
     options = parser.parse_args()
     rounds = []
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         big_directory(Path(name) / "repository", CACHED + COLD, size=SIZE)
         with hub(Path(name) / "repository", bandwidth=options.mbps * 1e6 / 8) as url:
             for number in range(options.rounds):

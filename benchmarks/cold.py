@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZE, Place, medians, say, served, shuffled
+from measuring import SIZE, Place, medians, say, served, shuffled, workplace
 from report import Table, show
 from support.commands import Home, asked
 from support.hubs import hub
@@ -88,7 +87,7 @@ def one_round(case: Case, repository: Path, mbps: float, seed: int) -> tuple[flo
     """Give seconds, requests and bytes of one cold epoch."""
     options = () if case.guesses else ("--no-prefetch",)
     with (
-        tempfile.TemporaryDirectory() as name,
+        workplace() as name,
         hub(repository, latency=case.latency, bandwidth=mbps * 1e6 / 8) as url,
         Home(Path(name) / "home").mounted(url, Path(name) / "mount", *options) as data,
     ):
@@ -102,7 +101,7 @@ def one_round(case: Case, repository: Path, mbps: float, seed: int) -> tuple[flo
 def measure(rounds: int = 3, mbps: float = 200, only: str = "") -> dict[str, Any]:
     """`only`: cases whose name begins with this text."""
     rows = {}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         for files, repository in repositories(Path(name)):
             for case in CASES:
                 if case.files != files or not case.name.startswith(only):

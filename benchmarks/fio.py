@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from charts import Chart, bars
 from contenders import KERNEL, LIBFUSE, LOCAL, RCLONE, Contender, Ground, present
-from measuring import drop_caches, may_drop_caches, medians, say, served
+from measuring import drop_caches, may_drop_caches, medians, say, served, workplace
 from report import Table, show
 from repositories import LARGE, MiB, large_copy, large_file
 from support.commands import asked
@@ -55,7 +54,7 @@ def run(job: Job, file: Path, seconds: float) -> list[float]:
 def one_round(contender: Contender, ground: Ground, seconds: float) -> Iterator[tuple[str, list[float]]]:
     """Give each row's name and its figures, with the MB that the hub sent."""
     for job in (IN_ORDER, RANDOM):
-        with tempfile.TemporaryDirectory(dir=ground.scratch) as keep, contender.enter(ground, Path(keep)) as place:
+        with workplace(ground.scratch) as keep, contender.enter(ground, Path(keep)) as place:
             for state in ("cold", "warm"):
                 say(f"{contender.name}: {job.name}, {state}")
                 if contender is LOCAL and state == "cold" and may_drop_caches():
@@ -72,7 +71,7 @@ def measure(
 ) -> dict[str, Any]:
     contenders, left_out = present((LOCAL, KERNEL, LIBFUSE, RCLONE))
     notes: dict[str, dict[str, list[list[float]]]] = {}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         repository = large_file(Path(name) / "repository", mib * MiB)
         plain = large_copy(repository, Path(name) / "plain")
         with hub(repository, latency=latency_ms / 1000, bandwidth=mbps * 1e6 / 8) as url:

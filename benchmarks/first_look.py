@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZE, medians, served
+from measuring import SIZE, medians, served, workplace
 from report import Table, show
 from support.commands import Home, asked
 from support.hubs import hub
@@ -82,7 +81,7 @@ def one_round(root: Path, latency: float, figures: Figures) -> None:
 def measure(rounds: int = 3, latency_ms: float = 20) -> dict[str, Any]:
     figures: Figures = {}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as name:
+        with workplace() as name:
             root = Path(name)
             big_directory(root / "walk", 2000, per_directory=40)
             big_directory(root / "read", 300, size=SIZE)

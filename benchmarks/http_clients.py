@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from measuring import medians
+from measuring import medians, workplace
 from report import Table, show
 from support.hubs import hub
 from support.repos import big_directory
@@ -87,7 +86,7 @@ def cpu_microseconds(work: Callable[[], None], count: int) -> float:
 def measure(rounds: int = 3, files: int = 1000) -> dict[str, Any]:
     clients = {"requests": by_requests, "dagfs's transport": by_transport}
     found = []
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         truth = big_directory(Path(name) / "repo", files, size=BYTES)
         paths = sorted(truth.dvc[truth.head])
         with hub(truth.path) as url:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring import Place, medians, say, served
+from measuring import Place, medians, retire, say, served, workplace
 from report import Table, show
 from repositories import LARGE, MiB, large_copy, large_file
 from support.commands import Home, asked
@@ -69,13 +67,13 @@ def one_round(root: Path, url: str, size: int, rows: dict[str, list[tuple[float,
     with home.mounted(url, root / "mount") as data:
         os.listdir(data)
         note("remount, from the disk cache in memory", read(local), lambda: read(data))
-    shutil.rmtree(root / "home")
+    retire(root / "home")
 
 
 def measure(rounds: int = 3, mib: int = 1024, mbps: float = 1000, latency_ms: float = 20) -> dict[str, Any]:
     found = {}
     shares = {"": Behaviour(), ", a quarter for each connection": Behaviour(connection_bandwidth=mbps * 1e6 / 32)}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         root = Path(name)
         large_copy(large_file(root / "repository", mib * MiB), root / "local")
         for title, behaviour in shares.items():

@@ -26,7 +26,20 @@ def plain_copy(repository: Path, target: Path, names: list[str], size: int) -> P
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         body = b"%08d" % number + b"." * (size - 8)
         shutil.copyfile(_stored(repository, body), target / name)
+        let_go(target / name)
     return target
+
+
+def let_go(path: Path) -> None:
+    """Take what was just written out of the page cache, so that it is read from the disk as any data set is.
+
+    Pages that were written lie in larger folios than pages that were read: a file just written is copied to its reader
+    1.5 times as fast as the same file ever after.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
 
 
 def _stored(repository: Path, body: bytes) -> Path:
@@ -52,4 +65,5 @@ def large_copy(repository: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     (stored,) = (path for path in (repository / ".dvc/cache/files/md5").rglob("*") if path.is_file())
     shutil.copyfile(stored, target / LARGE)
+    let_go(target / LARGE)
     return target

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from charts import Chart, lines
-from measuring import messages, resident, say, served
+from measuring import messages, resident, say, served, workplace
 from report import Table, seconds, show
 from support.commands import Home, asked
 from support.hubs import hub
@@ -99,7 +98,7 @@ def read_all(root: Path, names: list[str]) -> None:
 
 def one_shape(shape: Shape, latency: float) -> dict[str, Any]:
     rows: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with workplace() as name, ExitStack() as stack:
         root = Path(name)
         say(f"{shape.name} files: the repository")
         commit = big_directory(root / "repository", shape.files, per_directory=shape.per_directory).head

@@ -9,14 +9,13 @@ said (and before the local disk's first epochs); others have no such rows, and a
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from charts import Chart, bars
 from contenders import ALL, KERNEL, LINK, LOCAL, Contender, Ground, present
-from measuring import SIZE, Place, drop_caches, may_drop_caches, medians, say, served, shuffled
+from measuring import SIZE, Place, drop_caches, may_drop_caches, medians, say, served, shuffled, workplace
 from report import Table, seconds, show
 from repositories import images, plain_copy
 from support.commands import asked
@@ -65,7 +64,7 @@ def one_round(contender: Contender, ground: Ground, names: list[str], seed: int,
         notes.setdefault(work.name, {}).setdefault(contender.name, []).append(run(work, place, ground, names, seed))
 
     for work in FIRST:
-        with tempfile.TemporaryDirectory(dir=ground.scratch) as keep:
+        with workplace(ground.scratch) as keep:
             with contender.enter(ground, Path(keep)) as place:
                 note(work, place)
                 if work is FIRST[-1] and contender.keeps:
@@ -83,7 +82,7 @@ def measure(
     """`others` False leaves out those that are slow to start: only local disk, link and dagfs are compared."""
     contenders, left_out = present(ALL if others else (LOCAL, LINK, KERNEL))
     notes: Notes = {}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         names = images(Path(name) / "images", files, SIZE)
         plain = plain_copy(Path(name) / "images", Path(name) / "plain", names, SIZE)
         with hub(Path(name) / "images", latency=latency_ms / 1000, bandwidth=mbps * 1e6 / 8) as url:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZE, medians, served
+from measuring import SIZE, medians, served, workplace
 from report import Table, show
 from support.commands import Home, asked
 from support.hubs import hub
@@ -39,7 +38,7 @@ def one_round(root: Path, url: str) -> tuple[float, float, int]:
 
 def measure(rounds: int = 5, latency_ms: float = 20) -> dict[str, Any]:
     found = []
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         big_directory(Path(name) / "repository", FILES, size=SIZE)
         with hub(Path(name) / "repository", latency=latency_ms / 1000) as url:
             for number in range(rounds):

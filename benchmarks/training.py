@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from charts import Chart, bars
 from contenders import HOOKED, KERNEL, LIBFUSE, LINK, LOCAL, RCLONE, Contender, Ground, present
-from measuring import Place, drop_caches, may_drop_caches, medians, run_program, say, shuffled
+from measuring import Place, drop_caches, may_drop_caches, medians, run_program, say, shuffled, workplace
 from report import Table, show
 from repositories import images, plain_copy
 from support.hubs import hub
@@ -73,7 +72,7 @@ class Loop:
 def one_round(contender: Contender, ground: Ground, loop: Loop, seed: int) -> list[float]:
     """Give AU of the first and second epoch, and the seconds until the first batch of the first."""
     say(f"{contender.name}: {loop.samples.name}")
-    with tempfile.TemporaryDirectory(dir=ground.scratch) as keep, contender.enter(ground, Path(keep)) as place:
+    with workplace(ground.scratch) as keep, contender.enter(ground, Path(keep)) as place:
         if contender is LOCAL and may_drop_caches():
             drop_caches()
         first, second = loop.run(place, seed)
@@ -95,7 +94,7 @@ def measure(
     found: dict[str, Any] = {}
     for kind in KINDS:
         samples = Samples(**(asdict(kind) | {"files": kind.files // share}))
-        with tempfile.TemporaryDirectory() as name:
+        with workplace() as name:
             names = images(Path(name) / "samples", samples.files, samples.size)
             plain = plain_copy(Path(name) / "samples", Path(name) / "plain", names, samples.size)
             loop = Loop(samples, names, workers)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZE, Place, cached_bytes, drop_caches, may_drop_caches, medians, spent
+from measuring import SIZE, Place, cached_bytes, drop_caches, may_drop_caches, medians, retire, spent, workplace
 from report import Table, show
 from repositories import images, plain_copy
 from support.commands import Home
@@ -37,7 +35,7 @@ def one_round(root: Path, url: str, names: list[str], rows: Rows) -> tuple[float
             rows.setdefault(title, []).append(tuple(pair))
     if may_drop_caches():
         from_disk(home, root, url, names, rows)
-    shutil.rmtree(root / "home")
+    retire(root / "home")
     return user, system
 
 
@@ -58,7 +56,7 @@ def from_disk(home: Home, root: Path, url: str, names: list[str], rows: Rows) ->
 
 def measure(rounds: int = 3, files: int = 2000) -> dict[str, Any]:
     rows: Rows = {}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         root = Path(name)
         names = images(root / "repository", files, SIZE)
         plain_copy(root / "repository", root / "local", names, SIZE)

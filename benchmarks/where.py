@@ -14,7 +14,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZE, Place, drop_caches, may_drop_caches, say, spent
+from measuring import SIZE, Place, drop_caches, may_drop_caches, say, spent, workplace
 from report import Table, show
 from repositories import images
 from support.commands import Home
@@ -65,7 +64,7 @@ def rooms(file: Path) -> Counter[str]:
 def watch(home: Home, work: Callable[[], object]) -> dict[str, Any]:
     """Do some work on a mount; give the daemon's CPU seconds and its samples by room."""
     (state,) = home.status()
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         file = Path(name) / "samples"
         with sampled(state["workers"][-1], file):
             before = sum(spent(home))
@@ -76,7 +75,7 @@ def watch(home: Home, work: Callable[[], object]) -> dict[str, Any]:
 
 def measure(files: int = 2000, one_directory: int = 200_000) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
+    with workplace() as name:
         root = Path(name)
         names = images(root / "images", files, SIZE)
         with hub(root / "images") as url:

@@ -109,6 +109,14 @@ class Cache:
             found.close()
         return found is not None
 
+    def here(self, content: Content) -> bool:
+        """Say whether all bytes seem to be there: a cheap look, not a promise."""
+        return self._store.has(content)
+
+    def awaken(self, content: Content) -> None:
+        """Have the disk bring a stored file into memory, or the beginning of a large one, without waiting for it."""
+        self._store.awaken(content)
+
     def in_flight(self) -> InFlight:
         with self._lock:
             large = list(self._large.values())

@@ -85,9 +85,9 @@ class Core:
         sources: list[GuessSource] = [
             AnnotationSource(catalogue, self.cache),
             NeighbourSource(catalogue),
-            ScatterSource(catalogue, self.cache.cached),
+            ScatterSource(catalogue, self.cache.here),
         ]
-        planner = Planner(sources, self.cache.cached, self.metrics)
+        planner = Planner(sources, self.cache.here, self.metrics)
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
         prefetcher.enabled = enabled
         return prefetcher

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Urgency
 from dagfs.prefetch.ledger import IN_ORDER, Ledger, Waste
+from dagfs.prefetch.runs import AHEAD_MAX
 from dagfs.prefetch.seam import Bytes, FileRef, GuessSource
 
 IN_FLIGHT_MAX = 64 << 20
@@ -23,6 +24,10 @@ SIZE_ASSUMED = 256 << 10
 
 CHARGED_MAX = 8 << 20
 """Bytes charged for a large file, of which only the beginning is fetched."""
+
+READY_MAX = 32 << 20
+"""Bytes of files ahead that are in the cache already and are brought from its disk into memory: twice what a disk of
+1.6 GB/s brings while a reader takes the next hundred files."""
 
 LOT = 8
 """Openings that are looked at together while LOT times as many guesses lie ahead: the thread that plans would else take
@@ -52,6 +57,9 @@ class Planner:
         self._accounts = [(source, Ledger(self.waste, source.stakes)) for source in sources]
         self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, _Flight] = OrderedDict()
+        self._ready: OrderedDict[ContentId, int] = OrderedDict()  # cached guesses that were not opened yet -> bytes
+        self._ready_bytes = 0  # sum of _ready
+        self.awaken: list[Content] = []  # what the last opening lets expect and the disk of the cache should bring
         self.ahead = 0  # open guesses of the source that foresaw the last opening, if it goes by an order
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
 
@@ -62,7 +70,10 @@ class Planner:
         self._sweep()
         self._note_size(file.content.size)
         asked, foreseen = [], False
-        self.ahead = 0
+        self.ahead, self.awaken = 0, []
+        if key in self._ready:
+            self._ready_bytes -= self._ready.pop(key)
+            self.ahead = len(self._ready)
         for source, ledger in self._accounts:
             source.opened(file)
             if not foreseen:  # what comes after a source that knew has less to say
@@ -86,12 +97,15 @@ class Planner:
 
     def _bets(self, source: GuessSource, ledger: Ledger, opened: ContentId) -> list[Content]:
         chosen: list[Content] = []
-        while len(chosen) < GUESSES_MAX and ledger.allowance and self.bytes_in_flight < IN_FLIGHT_MAX:
+        while self._may_guess(len(chosen), ledger):
             guess = next(iter(source.guesses(1)), None)
             if guess is None:
                 break
             content = guess.content
-            if content.key == opened or self._holds(content.key) or self._cached(content):
+            if content.key == opened or self._holds(content.key):
+                continue
+            if self._cached(content):
+                self._expect(content)
                 continue
             size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
             charge = min(CHARGED_MAX, size)
@@ -101,6 +115,20 @@ class Planner:
             self._metrics.add(f"prefetch.guesses.{source.name}")
             chosen.append(content)
         return chosen
+
+    def _may_guess(self, chosen: int, ledger: Ledger) -> bool:
+        room = self.bytes_in_flight < IN_FLIGHT_MAX and self._ready_bytes < READY_MAX
+        return room and chosen < GUESSES_MAX and ledger.allowance > 0
+
+    def _expect(self, content: Content) -> None:
+        """A guess is in the cache."""
+        if content.key in self._ready:
+            return
+        self._ready[content.key] = size = min(CHARGED_MAX, content.size or SIZE_ASSUMED)
+        self._ready_bytes += size
+        self.awaken.append(content)
+        while len(self._ready) > AHEAD_MAX:
+            self._ready_bytes -= self._ready.popitem(last=False)[1]
 
     def _note_size(self, size: int | None) -> None:
         if size is not None:
@@ -155,6 +183,8 @@ class Prefetcher:
             try:
                 for content, urgency in self._planner.opened(file):
                     self._cache.prepare(content, None, urgency)
+                for content in self._planner.awaken:
+                    self._cache.awaken(content)
             except BaseException:
                 with self._lock:
                     self._running = False

@@ -39,6 +39,9 @@ class Bytes(Protocol):
     def prepare(self, content: Content, span: Span | None, urgency: Urgency) -> None: ...
     def cached(self, content: Content) -> bool: ...
 
+    def awaken(self, content: Content) -> None:
+        """Have the disk bring a cached file into memory, without waiting for it."""
+
 
 class GuessSource(Protocol):
     """Guesses which files are opened next. Called by one thread at a time, never by the dispatcher."""

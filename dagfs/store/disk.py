@@ -30,6 +30,9 @@ from dagfs.store.writer import Writer
 
 T = TypeVar("T")
 
+AWAKENED_MAX = 8 << 20
+"""Bytes of a file that the disk is asked to bring into memory ahead of its reader."""
+
 INLINE_MAX = 8 << 20
 """Bytes of a file that is verified while its reader waits: 15 ms. Larger ones are checked block by block."""
 
@@ -76,6 +79,24 @@ class DiskStore:
                 self._metrics.add("store.hits")
                 return found
         return None
+
+    def has(self, content: Content) -> bool:
+        """Say whether a whole file seems to be there: neither opened nor looked up, as guesses ask for thousands."""
+        return any(self._backlog.get(name) or self._path(name, content.size) for name in _names(content))
+
+    def awaken(self, content: Content) -> None:
+        """Have the disk bring a whole file into memory, or the beginning of a large one, without waiting for it."""
+        path = next(filter(None, (self._path(name, content.size) for name in _names(content))), None)
+        if path is None or not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            os.posix_fadvise(fd, 0, AWAKENED_MAX, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(fd)
 
     def size(self, content: Content) -> int | None:
         """Give the size of a whole or partial file, in bytes, without opening it."""
@@ -190,6 +211,17 @@ class DiskStore:
             return None
         self._room.touch(handle.md5, handle.size)
         return DiskFile(handle, self._handles.release, self._remove)
+
+    def _path(self, name: ContentId, size: int | None) -> str | None:
+        """Give where a file of this name lies, if it is there."""
+        if self._handles.absent(name):
+            return None
+        md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)
+        path = self._layout.file(md5) if md5 is not None else None
+        if path is not None and os.path.exists(path):
+            return path
+        self._handles.note_absent(name)
+        return None
 
     def _open_file(self, name: ContentId, size: int | None) -> Handle | None:
         md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)

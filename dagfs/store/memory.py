@@ -27,6 +27,13 @@ class MemoryStore:
             data = self._data(content)
         return MemoryFile(data) if data is not None else None
 
+    def has(self, content: Content) -> bool:
+        with self._lock:
+            return self._data(content) is not None
+
+    def awaken(self, content: Content) -> None:
+        pass
+
     def size(self, content: Content) -> int | None:
         with self._lock:
             data, partial = self._data(content), self._partials.get(content.key)

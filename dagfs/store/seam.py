@@ -52,6 +52,12 @@ class Store(Protocol):
     def size(self, content: Content) -> int | None:
         """Give the size of a whole or partial file without opening it."""
 
+    def has(self, content: Content) -> bool:
+        """Say whether a whole file seems to be there: a cheap look, not a promise."""
+
+    def awaken(self, content: Content) -> None:
+        """Have the disk bring a whole file into memory, or the beginning of a large one, without waiting for it."""
+
     def put(self, content: Content, data: bytes, proof: Proof) -> None:
         """Publish a whole file by rename; making room for it first. A full disk is logged, not raised."""
 

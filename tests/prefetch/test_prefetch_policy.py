@@ -363,6 +363,10 @@ def test_what_is_cached_or_guessed_already_is_not_asked_for_again():
 class Cache:
     def __init__(self):
         self.prepared = []
+        self.awake = []
+
+    def awaken(self, content):
+        self.awake.append(content.entry.path)
 
     def cached(self, content):
         return False

@@ -78,6 +78,9 @@ class WholeFileCache:
     def stored(self, content: Content) -> int | None:
         return len(self._flights[content.key][1].result()) if self.cached(content) else None
 
+    def awaken(self, content: Content) -> None:
+        pass
+
     def file(self, content: Content) -> None:
         return None
 
