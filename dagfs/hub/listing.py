@@ -56,9 +56,9 @@ class Page(msgspec.Struct):
     next_token: str | None = None
 
 
-_decode_rows: Callable[[bytes], list[Row]] = msgspec.json.Decoder(list[Row]).decode
-_decode_row: Callable[[bytes], Row] = msgspec.json.Decoder(Row).decode
-_decode_page: Callable[[bytes], Page] = msgspec.json.Decoder(Page).decode
+_decode_rows: Callable[[bytes | bytearray], list[Row]] = msgspec.json.Decoder(list[Row]).decode
+_decode_row: Callable[[bytes | bytearray], Row] = msgspec.json.Decoder(Row).decode
+_decode_page: Callable[[bytes | bytearray], Page] = msgspec.json.Decoder(Page).decode
 
 
 class ListingParser:
@@ -96,7 +96,7 @@ class ListingParser:
         tail = data.strip(_SPACE)
         if tail == b"]":
             return []
-        rows = _rows(_as_array(tail.removesuffix(b"]"))) if tail.endswith(b"]") else None
+        rows = _rows(_as_array(bytearray(tail.removesuffix(b"]")))) if tail.endswith(b"]") else None
         if rows is None or (tail[:1] == b"," and not rows):
             raise ProtocolError("a listing that is cut or not JSON")
         return rows
@@ -114,7 +114,7 @@ class ListingParser:
         end = len(self._buffer)
         for _ in range(_CUTS):
             end = self._buffer.rfind(b"}", 0, end)
-            rows = _rows(_as_array(bytes(self._buffer[: end + 1]))) if end > 0 else None
+            rows = _rows(_as_array(self._buffer[: end + 1])) if end > 0 else None
             if rows is not None:
                 del self._buffer[: end + 1]
                 self._next_try = len(self._buffer) + BATCH_BYTES
@@ -162,15 +162,18 @@ def _entry(path: str, row: Row, sized: bool) -> Entry:
     return Entry(path, kind, _VERSIONINGS.get(row.versioning, _GIT), row.hash or "", size)
 
 
-def _as_array(piece: bytes) -> bytes:
-    """Make a piece of an array one again: its first byte was [ or a comma."""
-    piece = piece.lstrip(_SPACE)
-    if piece[:1] not in (b"[", b","):
+def _as_array(piece: bytearray) -> bytearray:
+    """Make a piece of an array one again, in place: its first byte was [ or a comma."""
+    if not piece.startswith((b"[", b",")):
+        piece = piece.lstrip(_SPACE)
+    if not piece.startswith((b"[", b",")):
         raise ProtocolError("a listing that is not JSON")
-    return b"[%b]" % piece[1:]
+    piece[0] = ord("[")
+    piece += b"]"
+    return piece
 
 
-def _rows(data: bytes) -> list[Row] | None:
+def _rows(data: bytearray) -> list[Row] | None:
     """Decode an array; None when it does not parse, which a cut at the wrong brace may be the reason of."""
     return _decode(data, _decode_rows, list[Row])
 
@@ -189,7 +192,7 @@ def _object(data: bytes) -> Row | Page:
     return row
 
 
-def _decode(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T | None:
+def _decode(data: bytes | bytearray, decode: Callable[[bytes | bytearray], T], kind: type[T]) -> T | None:
     try:
         return decode(data)
     except msgspec.ValidationError as error:
@@ -202,7 +205,7 @@ def _decode(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T | Non
         return _decode_loosely(data, kind) if _SURROGATE.search(data) else None
 
 
-def _decode_loosely(data: bytes, kind: type[T]) -> T | None:
+def _decode_loosely(data: bytes | bytearray, kind: type[T]) -> T | None:
     """Decode names that are not UTF-8, or halves of surrogate pairs, for which the fast library has no way."""
     try:
         return msgspec.convert(json.loads(data.decode("utf-8", "surrogateescape")), kind)
