@@ -52,6 +52,7 @@ PARTS = (
         {"files": [1000], "one_directory": 0, "latency_ms": 0},
     ),
     Part("where", {"files": 500, "one_directory": 50_000}),
+    Part("busy", {"rounds": 1}),
     Part("start", {"rounds": 1}),
     Part("first_look", {"rounds": 1}),
     Part("adapters", {"rounds": 1, "files": 500}),

@@ -16,6 +16,10 @@ from dagfs.store.room import Room, Shelf
 
 log = logging.getLogger(__name__)
 
+BATCH_SHARE = 32
+"""Of the limit that files written together may have: half of what newcomers pass through, else a batch would drive
+residents out of a small store."""
+
 REBUILD_BATCH = 256
 """Files adopted in one transaction when the index was lost: short, since other processes wait for it."""
 
@@ -78,8 +82,8 @@ class Writer:
             if callable(work):
                 self._guard(work)
                 continue
-            batch = work if sum(len(file.data) for file in work) <= self._room.limit // 8 else None
-            for files in [batch] if batch is not None else [[file] for file in work]:
+            fits = sum(len(file.data) for file in work) <= self._room.limit // BATCH_SHARE
+            for files in [work] if fits else [[file] for file in work]:
                 self._write(files)
 
     def _guard(self, chore: Callable[[], object]) -> bool:

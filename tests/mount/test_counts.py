@@ -45,6 +45,12 @@ def run(program: str, *arguments: object) -> str:
     return done.stdout
 
 
+def resident(home, field: str) -> int:
+    """Give the bytes that the kernel counts for a mount's workers in /proc/PID/status."""
+    told = [Path(f"/proc/{pid}/status").read_text() for pid in home.status()[0]["workers"]]
+    return sum(int(text.partition(field + ":")[2].split()[0]) << 10 for text in told)
+
+
 def test_a_walk_with_stat_asks_about_once_for_each_directory(many, home, tmp_path):
     walk = """
 import os, sys
@@ -168,14 +174,89 @@ def test_a_listing_of_540_000_entries_costs_less_than_100_bytes_each(tmp_path, h
     entries = 540_000
     truth = big_directory(tmp_path / "repo", entries, distinct=100)
 
-    def memory(field):
-        (state,) = home.status()
-        told = [Path(f"/proc/{pid}/status").read_text() for pid in state["workers"]]
-        return sum(int(text.partition(field + ":")[2].split()[0]) << 10 for text in told)
-
     with hub(truth.path) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
         os.listdir(data)
-        before = memory("VmRSS")
+        before = resident(home, "VmRSS")
         assert len(os.listdir(data / "data")) == entries
-        assert memory("VmRSS") - before < 100 * entries
-        assert memory("VmHWM") < 300 << 20
+        assert resident(home, "VmRSS") - before < 100 * entries
+        assert resident(home, "VmHWM") < 300 << 20
+
+
+def test_a_shuffled_epoch_asks_once_for_each_file(tmp_path, home):
+    truth = big_directory(tmp_path / "repo", 400, size=20_000, distinct=400)
+    read = """
+import os, random, sys
+names = os.listdir(sys.argv[1])
+random.Random(4).shuffle(names)
+for name in names:
+    assert len(open(os.path.join(sys.argv[1], name), "rb").read()) == 20_000
+"""
+    with hub(truth.path, latency=0.005) as url, home.mounted(url, tmp_path / "data") as data:
+        run(read, data / "data")
+        counted = asked(url)
+    assert counted["requests"]["raw"] == 400
+    assert counted["bytes"]["raw"] == 400 * 20_000
+
+
+def test_find_asks_once_for_each_directory(many, home, tmp_path):
+    with hub(many.path) as url, home.mounted(url, tmp_path / "data") as data:
+        before = asked(url)["requests"]["listing"]
+        for _ in range(2):
+            found = subprocess.run(["find", data / "data", "-type", "f"], capture_output=True, timeout=60, check=True)
+            assert found.stdout.count(b"\n") == 2000
+        assert asked(url)["requests"]["listing"] - before == 51
+
+
+def test_page_faults_of_eight_programs_at_random_places_fetch_each_block_once(large, home, tmp_path):
+    root, files = large
+    touch = """
+import mmap, random, sys
+noise = random.Random(int(sys.argv[2]))
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as seen:
+    seen.madvise(mmap.MADV_RANDOM)
+    for _ in range(400):
+        at = noise.randrange(len(seen) - 16)
+        print(at, seen[at : at + 16].hex())
+"""
+    with hub(root) as url, home.mounted(url, tmp_path / "data") as data:
+        programs = [
+            subprocess.Popen(
+                [sys.executable, "-c", touch, data / "big.bin", str(seed)], stdout=subprocess.PIPE, text=True
+            )
+            for seed in range(8)
+        ]
+        for program in programs:
+            out, _ = program.communicate(timeout=100)
+            assert program.returncode == 0
+            for at, read in (line.split() for line in out.splitlines()):
+                assert bytes.fromhex(read) == files["big.bin"][int(at) : int(at) + 16]
+        assert asked(url)["bytes"]["raw"] <= 1.05 * LARGE
+        assert resident(home, "VmHWM") < 300 << 20
+
+
+def test_an_epoch_twice_the_size_of_the_cache_hits_on_what_fits(tmp_path, home):
+    """Shuffled, three times; the pages are dropped in between, so that each read asks the daemon."""
+    count, size = 600, 100_000
+    truth = big_directory(tmp_path / "repo", count, size=size, distinct=count)
+    read = """
+import os, random, sys
+names = sorted(os.listdir(sys.argv[1]))
+random.Random(sys.argv[2]).shuffle(names)
+for name in names:
+    file = os.open(os.path.join(sys.argv[1], name), os.O_RDONLY)
+    assert len(os.read(file, 1 << 20)) == 100_000
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+"""
+    limit = count * size // 2
+    with (
+        hub(truth.path) as url,
+        home.mounted(url, tmp_path / "data", "--cache-size", str(limit), "--no-prefetch") as data,
+    ):
+        hits = []
+        for epoch in range(3):
+            asked(url, reset=True)
+            run(read, data / "data", epoch)
+            hits.append(1 - asked(url)["requests"]["raw"] / count)
+    assert hits[0] == 0
+    assert min(hits[1:]) >= 0.9 * 0.5, hits
