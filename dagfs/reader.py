@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.memory import available_bytes
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Span, Urgency
 from dagfs.store.seam import StoredFile
@@ -24,6 +25,10 @@ AHEAD_FIRST = 1 << 20
 
 AHEAD_MAX = 64 << 20
 """Bytes ahead at most: 1 Gbit/s for half a second."""
+
+AHEAD_SHARE = 32
+"""Of the memory that is available, one part in so many is read ahead for a stream: the pages of what is fetched and not
+read yet must not drive out those that are in use."""
 
 RUN = 4 << 20
 """Bytes of one ranged request of read-ahead; several of them run in parallel."""
@@ -59,8 +64,10 @@ class _Stream:
 class Streams:
     """The readers of one large file, told apart by where they read; a policy without threads or bytes."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, available: Callable[[], int | None] = available_bytes) -> None:
+        """`available`: bytes of memory to be had now."""
         self._size = size
+        self._available = available
         self._streams: list[_Stream] = []  # used last comes last
 
     def plan(self, start: int, end: int) -> Sequence[Span]:
@@ -82,10 +89,15 @@ class Streams:
         stream.fetched = max(stream.fetched, _up(stream.end))
         if stream.ahead and stream.fetched - stream.end > stream.ahead // 2:
             return []
-        stream.ahead = min(AHEAD_MAX, 2 * stream.ahead or AHEAD_FIRST)
+        stream.ahead = min(self._most(), 2 * stream.ahead or AHEAD_FIRST)
         start, stop = stream.fetched, min(_up(stream.end + stream.ahead), self._size)
         stream.fetched = max(start, stop)
         return [Span(at, min(at + RUN, stop)) for at in range(start, stop, RUN)]
+
+    def _most(self) -> int:
+        """Give the bytes that may be read ahead now."""
+        available = self._available()
+        return AHEAD_MAX if available is None else max(AHEAD_FIRST, min(AHEAD_MAX, available // AHEAD_SHARE))
 
 
 class Reader:

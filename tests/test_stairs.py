@@ -22,7 +22,7 @@ STAIRS: tuple[frozenset[str], ...] = tuple(
         "cache",
         "store fetch",
         "hub",
-        "config metrics",
+        "config metrics memory",
         "answers proofs",
         "model",
         "errors",

@@ -3,10 +3,11 @@ import random
 
 import pytest
 
+from dagfs import memory
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Entry, Kind, Span, Urgency, Versioning
-from dagfs.reader import AHEAD_MAX, BLOCK, FILES_KEPT, RUN, STREAMS_KEPT, Reader, Streams
+from dagfs.reader import AHEAD_MAX, AHEAD_SHARE, BLOCK, FILES_KEPT, RUN, STREAMS_KEPT, Reader, Streams
 
 MB = 1 << 20
 SIZE = 1 << 30
@@ -88,7 +89,7 @@ def test_sequential_reading_fetches_each_byte_ahead_once_and_all_of_them():
 
 
 def test_read_ahead_doubles_from_one_mib_to_its_bound_in_bounded_runs():
-    streams = Streams(SIZE)
+    streams = Streams(SIZE, lambda: None)
     furthest, distances = 0, []
     for start, end in sequence(0, SIZE // 2):
         spans = streams.plan(start, end)
@@ -104,12 +105,12 @@ def test_read_ahead_doubles_from_one_mib_to_its_bound_in_bounded_runs():
 def test_parts_that_come_out_of_order_are_one_stream():
     reads = sequence(0, 64 * MB)
     shuffled = [read for i in range(0, len(reads), 4) for read in (reads[i : i + 4])[::-1]]
-    straight = covered(ahead(Streams(SIZE), reads))
-    assert covered(ahead(Streams(SIZE), shuffled)) == pytest.approx(straight, rel=0.5)
+    straight = covered(ahead(Streams(SIZE, lambda: None), reads))
+    assert covered(ahead(Streams(SIZE, lambda: None), shuffled)) == pytest.approx(straight, rel=0.5)
 
 
 def test_several_readers_of_one_file_do_not_disturb_each_other():
-    streams = Streams(SIZE)
+    streams = Streams(SIZE, lambda: None)
     places = [100 * MB * i for i in range(1, STREAMS_KEPT + 1)]
     turns = [[read for place in places for read in [(place + t, place + t + MB)]] for t in range(0, 16 * MB, MB)]
     spans = [span for turn in turns for span in ahead(streams, turn)]
@@ -118,7 +119,7 @@ def test_several_readers_of_one_file_do_not_disturb_each_other():
 
 
 def test_a_single_read_far_in_fetches_nothing_ahead():
-    assert Streams(SIZE).plan(500 * MB, 500 * MB + 4096) == []
+    assert Streams(SIZE, lambda: None).plan(500 * MB, 500 * MB + 4096) == []
 
 
 def test_state_is_bounded():
@@ -128,3 +129,37 @@ def test_state_is_bounded():
             reader.read(file(SIZE, str(n)), place, 10)
     assert len(reader._files) == FILES_KEPT
     assert all(len(streams._streams) <= STREAMS_KEPT for streams in reader._files.values())
+
+
+def test_the_window_shrinks_with_the_memory_that_is_left_and_grows_again():
+    left = [64 << 30]
+    streams = Streams(SIZE, lambda: left[0])
+    widest = 0
+    for start, end in sequence(0, 256 * MB):
+        widest = max([widest, *(span.end - end for span in streams.plan(start, end))])
+    assert widest > AHEAD_MAX // 2
+    left[0] = 128 * MB
+    spans = ahead(streams, sequence(256 * MB, 512 * MB))
+    assert spans, "it goes on reading ahead"
+    for start, end in sequence(512 * MB, 600 * MB):
+        for span in streams.plan(start, end):
+            assert span.end - end <= left[0] // AHEAD_SHARE + BLOCK
+    left[0] = 0
+    assert ahead(streams, sequence(600 * MB, 700 * MB)), "never less than the first window"
+    left[0] = 64 << 30
+    last = [span.end - end for start, end in sequence(700 * MB, 1000 * MB) for span in streams.plan(start, end)]
+    assert max(last) > AHEAD_MAX // 2
+
+
+def test_memory_is_the_least_of_what_machine_and_container_leave(tmp_path, monkeypatch):
+    limit, use = tmp_path / "limit", tmp_path / "use"
+    monkeypatch.setattr(memory, "GROUPS", ((limit, use),))
+    machine = memory.available_bytes()
+    assert 0 < machine < 1 << 50
+    limit.write_text(f"{200 * MB}\n")
+    use.write_text(f"{100 * MB}\n")
+    assert memory.available_bytes() == 150 * MB
+    limit.write_text("max\n")
+    assert memory.available_bytes() > 150 * MB
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "nowhere")
+    assert memory.available_bytes() is None

@@ -1,6 +1,6 @@
 """How busy an accelerator would be: batches with a fixed compute time, loaded ahead by workers, in shuffled order.
 
-    .venv/bin/python benchmarks/training.py [--rounds 3] [--workers 4] [--mbps 400] [--latency-ms 20] [--share 1]
+    .venv/bin/python benchmarks/accelerator.py [--rounds 3] [--workers 4] [--mbps 400] [--latency-ms 20] [--share 1]
 
 Prints a Markdown table of AU (accelerator utilisation: compute time of all batches / time of the epoch), of a first
 epoch with an empty cache and of the second, with other shuffling, in the same mount. No GPU is needed: the loop
@@ -118,7 +118,7 @@ def tables(figures: dict[str, Any]) -> list[Table]:
             rows.append([f"{kind}: {epoch}", link, *(f"{found['rows'][one][number]:.0%}" for one in who)])
         rows.append(["seconds until its first batch", "-", *(f"{found['rows'][one][2]:.2f}" for one in who)])
     head = [f"AU; {figures['what']}", "the link allows", *who]
-    return [Table("training", "make bench PARTS=training", head, rows, figures["left out"])]
+    return [Table("training", "make bench PARTS=accelerator", head, rows, figures["left out"])]
 
 
 def draw(figures: dict[str, Any], directory: Path) -> None:
