@@ -18,7 +18,7 @@ from support.hubs import hub
 from dagfs.config import places
 from dagfs.daemon import ending
 from dagfs.devhub.behaviour import Fault
-from dagfs.errors import BadMountPoint, DagfsError, UnknownRepository
+from dagfs.errors import AlreadyMounted, BadMountPoint
 from dagfs.kernel.mountinfo import find_mount
 
 
@@ -71,7 +71,7 @@ def test_a_mount_point_behind_a_link_is_found_by_either_name(url, home, tmp_path
     (tmp_path / "link").symlink_to("real")
     with home.mounted(url, tmp_path / "real"):
         done = home.run("mount", url, tmp_path / "link", check=False)
-        assert done.returncode == BadMountPoint.exit_status
+        assert done.returncode == AlreadyMounted.exit_status
     home.run("mount", url, tmp_path / "link")
     assert home.status()[0]["mountpoint"] == str(tmp_path / "real")
     home.run("unmount", f"{tmp_path}/link/")
@@ -83,7 +83,7 @@ def test_of_two_that_mount_at_one_place_at_once_one_is_refused(url, home, tmp_pa
     both = [started(home, "mount", url, tmp_path / "m") for _ in range(2)]
     ends = [one.communicate(timeout=40) and one.returncode for one in both]
     try:
-        assert sorted(ends) == [0, BadMountPoint.exit_status]
+        assert sorted(ends) == [0, AlreadyMounted.exit_status]
         assert [report["state"] for report in home.status()] == ["serving"]
     finally:
         home.run("unmount", tmp_path / "m")
@@ -174,7 +174,7 @@ def test_status_counts_as_from_the_cache_what_was_read_from_it(sample, home, tmp
 
 def test_what_is_not_ours_is_not_unmounted(home):
     done = home.run("unmount", "/proc", check=False)
-    assert done.returncode == BadMountPoint.exit_status
+    assert done.returncode == AlreadyMounted.exit_status
     assert "no dagfs mount: it is proc" in done.stderr
 
 
