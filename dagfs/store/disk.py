@@ -190,6 +190,7 @@ class DiskStore:
             shutil.rmtree(self._fallback, ignore_errors=True)
 
     def _find(self, name: ContentId, size: int | None) -> StoredFile | None:
+        arrivals = self._handles.arrivals
         data = self._backlog.get(name)
         if data is not None and size in (None, len(data)):
             return MemoryFile(data)
@@ -203,7 +204,7 @@ class DiskStore:
                 return None
             handle = self._open_file(name, size)
             if handle is None:
-                self._handles.note_absent(name)
+                self._handles.note_absent(name, arrivals)
                 return None
             self._handles.add(name, handle)
         if size not in (None, handle.size):
@@ -214,13 +215,14 @@ class DiskStore:
 
     def _path(self, name: ContentId, size: int | None) -> str | None:
         """Give where a file of this name lies, if it is there."""
+        arrivals = self._handles.arrivals
         if self._handles.absent(name):
             return None
         md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)
         path = self._layout.file(md5) if md5 is not None else None
         if path is not None and os.path.exists(path):
             return path
-        self._handles.note_absent(name)
+        self._handles.note_absent(name, arrivals)
         return None
 
     def _open_file(self, name: ContentId, size: int | None) -> Handle | None:
@@ -293,6 +295,7 @@ class DiskStore:
                 unlink_quietly(self._layout.file(md5))
 
     def _size(self, name: ContentId) -> int | None:
+        arrivals = self._handles.arrivals
         known = self._handles.size_of(name)
         if known is not None:
             return known
@@ -306,7 +309,7 @@ class DiskStore:
             row = self._guarded(lambda: self._index.row(name.digest), None) if there else None
             size = row.size if row is not None else None
         if not there:
-            self._handles.note_absent(name)
+            self._handles.note_absent(name, arrivals)
         return size
 
     def _adopt(self, content: Content, path: str, proof: Proof, checksums: bytes) -> None:

@@ -137,6 +137,7 @@ class Handles:
         self._users: dict[str, int] = {}  # by MD5; no entry is zero
         self._good: dict[str, Stamp] = {}  # by MD5, of files seen to be good since the machine started
         self._md5s: dict[ContentId, str] = {}  # what a name means never changes
+        self.arrivals = 0  # how often files came: a look that one has overtaken says nothing
         self._absent: dict[ContentId, float] = {}  # when a name was looked for in vain, on the monotonic clock
 
     def get(self, name: ContentId) -> Handle | None:
@@ -186,8 +187,11 @@ class Handles:
             looked = self._absent.get(name)
         return looked is not None and time.monotonic() - looked < ABSENT_SECONDS
 
-    def note_absent(self, name: ContentId) -> None:
+    def note_absent(self, name: ContentId, arrivals: int) -> None:
+        """Remember that a look was in vain, unless files have come since `arrivals` was read, before the look."""
         with self._lock:
+            if arrivals != self.arrivals:
+                return
             if len(self._absent) >= KNOWN_MAX:
                 self._absent.clear()
             self._absent[name] = time.monotonic()
@@ -195,6 +199,7 @@ class Handles:
     def note_coming(self, names: Iterable[ContentId]) -> None:
         """A file of these names is there from now on."""
         with self._lock:
+            self.arrivals += 1
             for name in names:
                 self._absent.pop(name, None)
 

@@ -18,7 +18,7 @@ from support.hubs import hub
 from dagfs.config import places
 from dagfs.daemon import ending
 from dagfs.devhub.behaviour import Fault
-from dagfs.errors import AlreadyMounted, BadMountPoint
+from dagfs.errors import AlreadyMounted, BadMountPoint, DagfsError, UnknownRepository
 from dagfs.kernel.mountinfo import find_mount
 
 
