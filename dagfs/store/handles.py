@@ -165,6 +165,8 @@ class Handles:
     def note(self, name: ContentId, md5: str, seen: Stamp) -> None:
         """Remember what a name means, and that the file is good."""
         with self._lock:
+            self.arrivals += 1
+            self._absent.pop(name, None)
             for known in (self._good, self._md5s):
                 if len(known) >= KNOWN_MAX:
                     known.clear()
