@@ -885,3 +885,31 @@ def test_a_file_that_was_only_touched_is_read_again_and_kept(opened: Opener) -> 
     other = opened()
     assert read(other, dvc(data)) == data
     assert store.info().files == 1
+
+
+@pytest.mark.parametrize("look", ["find", "size", "has"])
+def test_a_look_that_a_file_overtakes_is_not_remembered_as_an_absence(opened: Opener, look: str) -> None:
+    store, data = opened(), noise(1000)
+    contents = dvc(data, sized=False)
+    real, called = store._backlog.get, []
+
+    def overtaken(name: object) -> bytes | None:
+        found = real(name)  # type: ignore[arg-type]
+        if not called:
+            called.append(name)
+            keep(store, contents, data, flush=False)
+        return found
+
+    store._backlog.get = overtaken  # type: ignore[method-assign]
+    getattr(store, look)(contents)
+    assert store.flush(20)
+    assert read(store, contents) == data
+    assert store.has(contents)
+
+
+def test_an_absence_is_forgotten_soon(opened: Opener, tmp_path: Path) -> None:
+    """Another process may bring the file."""
+    store, other, data = opened(), opened(), noise(1000)
+    assert read(store, dvc(data)) is None
+    keep(other, dvc(data), data)
+    eventually(lambda: read(store, dvc(data)) == data)
