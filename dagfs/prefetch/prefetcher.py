@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Urgency
 from dagfs.prefetch.ledger import IN_ORDER, Ledger, Waste
-from dagfs.prefetch.runs import AHEAD_MAX
+from dagfs.prefetch.ready import Ready
 from dagfs.prefetch.seam import Bytes, FileRef, GuessSource
 
 IN_FLIGHT_MAX = 64 << 20
@@ -24,10 +24,6 @@ SIZE_ASSUMED = 256 << 10
 
 CHARGED_MAX = 8 << 20
 """Bytes charged for a large file, of which only the beginning is fetched."""
-
-READY_MAX = 32 << 20
-"""Bytes of files ahead that are in the cache already and are brought from its disk into memory: twice what a disk of
-1.6 GB/s brings while a reader takes the next hundred files."""
 
 LOT = 8
 """Openings that are looked at together while LOT times as many guesses lie ahead: the thread that plans would else take
@@ -57,8 +53,7 @@ class Planner:
         self._accounts = [(source, Ledger(self.waste, source.stakes)) for source in sources]
         self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, _Flight] = OrderedDict()
-        self._ready: OrderedDict[ContentId, int] = OrderedDict()  # cached guesses that were not opened yet -> bytes
-        self._ready_bytes = 0  # sum of _ready
+        self._ready = Ready()
         self.awaken: list[Content] = []  # what the last opening lets expect and the disk of the cache should bring
         self.ahead = 0  # open guesses of the source that foresaw the last opening, if it goes by an order
         self.bytes_in_flight = 0  # sum of _in_flight, at most IN_FLIGHT_MAX beside one file
@@ -71,8 +66,7 @@ class Planner:
         self._note_size(file.content.size)
         asked, foreseen = [], False
         self.ahead, self.awaken = 0, []
-        if key in self._ready:
-            self._ready_bytes -= self._ready.pop(key)
+        if self._ready.opened(key):
             self.ahead = len(self._ready)
         for source, ledger in self._accounts:
             source.opened(file)
@@ -105,10 +99,10 @@ class Planner:
             if content.key == opened or self._holds(content.key):
                 continue
             if self._cached(content):
-                self._expect(content)
+                if self._ready.expect(content.key, self._charge(content)):
+                    self.awaken.append(content)
                 continue
-            size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
-            charge = min(CHARGED_MAX, size)
+            charge = self._charge(content)
             ledger.charge(content.key, charge)
             self._in_flight[content.key] = _Flight(content, charge, source.urgency)
             self.bytes_in_flight += charge
@@ -117,18 +111,13 @@ class Planner:
         return chosen
 
     def _may_guess(self, chosen: int, ledger: Ledger) -> bool:
-        room = self.bytes_in_flight < IN_FLIGHT_MAX and self._ready_bytes < READY_MAX
+        room = self.bytes_in_flight < IN_FLIGHT_MAX and not self._ready.full
         return room and chosen < GUESSES_MAX and ledger.allowance > 0
 
-    def _expect(self, content: Content) -> None:
-        """A guess is in the cache."""
-        if content.key in self._ready:
-            return
-        self._ready[content.key] = size = min(CHARGED_MAX, content.size or SIZE_ASSUMED)
-        self._ready_bytes += size
-        self.awaken.append(content)
-        while len(self._ready) > AHEAD_MAX:
-            self._ready_bytes -= self._ready.popitem(last=False)[1]
+    def _charge(self, content: Content) -> int:
+        """Give the bytes that a guess is counted with."""
+        size = int(self._mean) or SIZE_ASSUMED if content.size is None else content.size
+        return min(CHARGED_MAX, size)
 
     def _note_size(self, size: int | None) -> None:
         if size is not None:

@@ -9,6 +9,7 @@ from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.ledger import IN_ORDER, PATIENCE, SCATTERED, WASTE_MAX, Ledger, Waste
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import IN_FLIGHT_MAX, Planner, Prefetcher
+from dagfs.prefetch.ready import READY_MAX
 from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import FileRef
 from dagfs.prefetch.table import parse
@@ -458,3 +459,26 @@ def test_each_opening_in_no_order_is_looked_at_at_once():
     opened = [tree.files[path] for path in at_random(numbered(1000))]
     sources = lambda cache: [NeighbourSource(tree), ScatterSource(tree, cache.cached)]  # noqa: E731 -- as above
     assert sum(lots(sources, opened)) == 1000
+
+
+def test_who_leaves_a_cached_directory_early_is_fetched_ahead_of_in_the_next():
+    """What lies ready in the first is bounded in bytes, and must not end the guesses about the second."""
+    first, second = numbered(1000, "first"), numbered(300, "second")
+    run = Run(Tree([*first, *second]))
+    run.here.update(run.tree.files[path].content.key for path in first)
+    run.open(*first[:50])
+    run.open(*second)
+    assert len(run.misses) <= 16
+
+
+def test_cached_files_ahead_are_brought_into_memory_once_each_and_within_a_bound():
+    paths = numbered(1000)
+    run = Run(Tree(paths))
+    run.here.update(run.tree.files[path].content.key for path in paths)
+    awake = []
+    for count, path in enumerate(paths, 1):
+        run.open(path)
+        awake += [content.entry.path for content in run.planner.awaken]
+        assert len(set(awake) - set(paths[:count])) * 100 * KB <= READY_MAX + 100 * KB
+    assert awake == paths[3:]
+    assert run.prepared == []
