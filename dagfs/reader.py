@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ read yet must not drive out those that are in use."""
 
 RUN = 4 << 20
 """Bytes of one ranged request of read-ahead; several of them run in parallel."""
+
+LOOK_SECONDS = 0.5
+"""How long the memory that is left is taken to be the same: at 1 Gbit/s one window at its widest."""
 
 FILES_KEPT = 256
 STREAMS_KEPT = 8  # of one file: processes that forked read one descriptor at several places
@@ -64,7 +69,7 @@ class _Stream:
 class Streams:
     """The readers of one large file, told apart by where they read; a policy without threads or bytes."""
 
-    def __init__(self, size: int, available: Callable[[], int | None] = available_bytes) -> None:
+    def __init__(self, size: int, available: Callable[[], int | None]) -> None:
         """`available`: bytes of memory to be had now."""
         self._size = size
         self._available = available
@@ -106,6 +111,8 @@ class Reader:
     def __init__(self, cache: Bytes, metrics: Metrics) -> None:
         self._cache = cache
         self._metrics = metrics
+        self._available: int | None = None  # bytes of memory, as of _looked
+        self._looked = -math.inf  # on the monotonic clock
         self._lock = threading.Lock()
         self._files: OrderedDict[ContentId, Streams] = OrderedDict()  # large files, used last comes last
 
@@ -120,10 +127,11 @@ class Reader:
         return self._read_large(content, span, total)
 
     def _read_large(self, content: Content, span: Span, total: int) -> Answer[bytes]:
+        self._look()
         with self._lock:
             streams = self._files.get(content.key)
             if streams is None:
-                streams = self._files[content.key] = Streams(total)
+                streams = self._files[content.key] = Streams(total, lambda: self._available)
                 if len(self._files) > FILES_KEPT:
                     self._files.popitem(last=False)
             self._files.move_to_end(content.key)
@@ -133,6 +141,12 @@ class Reader:
             self._metrics.add("reader.ahead_bytes", run.size)
             self._cache.prepare(content, run, Urgency.READ_AHEAD)
         return answer
+
+    def _look(self) -> None:
+        """See how much memory is left; not under the lock, as it reads files of the system."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked, self._available = now, available_bytes()
 
 
 def _up(offset: int) -> int:

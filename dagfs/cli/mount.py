@@ -58,10 +58,7 @@ def mount(
     reference, at = parse_repo(repo, hub_host(os.environ, host))
     if passthrough and (os.geteuid() != 0 or driver == "libfuse"):
         raise click.UsageError("--passthrough needs root and the kernel driver")
-    told = [pair for pair in ((branch, RefKind.BRANCH), (rev, RefKind.COMMIT), (at, RefKind.ANY)) if pair[0]]
-    if len(told) > 1:
-        raise click.UsageError("give one of --branch, --rev and REPO@revision")
-    revision, kind = told[0] if told else (None, RefKind.ANY)
+    revision, kind = _revision(branch, rev, at)
     plan = MountPlan(
         repo=reference,
         mountpoint=absolute(mountpoint),
@@ -83,6 +80,13 @@ def mount(
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
     click.echo(printable(outcome.detail))
+
+
+def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:
+    told = [pair for pair in ((branch, RefKind.BRANCH), (rev, RefKind.COMMIT), (at, RefKind.ANY)) if pair[0]]
+    if len(told) > 1:
+        raise click.UsageError("give one of --branch, --rev and REPO@revision")
+    return told[0] if told else (None, RefKind.ANY)
 
 
 @click.command()

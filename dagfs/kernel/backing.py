@@ -33,16 +33,12 @@ class Table:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, ROWS * _ROW.size)
 
-    def rows(self) -> dict[int, int]:
-        """Give node -> backing id."""
-        return {node: backing for node, backing in _ROW.iter_unpack(self._memory[:]) if node}
+    def rows(self) -> list[tuple[int, int]]:
+        """Give (node, backing id) of each row; node 0 is a free one."""
+        return list(_ROW.iter_unpack(self._memory[:]))
 
     def put(self, row: int, node: int, backing: int) -> None:
         _ROW.pack_into(self._memory, row * _ROW.size, node, backing)
-
-    def places(self) -> dict[int, int]:
-        """Give node -> row."""
-        return {node: row for row, (node, _) in enumerate(_ROW.iter_unpack(self._memory[:])) if node}
 
 
 @dataclass(slots=True)
@@ -67,10 +63,10 @@ class Backings:
         self._fd = fd
         self._table = table
         self._lock = threading.Lock()  # guards everything below
-        numbers, places = table.rows(), table.places()
-        self._backed = {node: _Backing(number, places[node], None) for node, number in numbers.items()}
+        rows = table.rows()
+        self._backed = {node: _Backing(number, row, None) for row, (node, number) in enumerate(rows) if node}
         self._cached: Counter[int] = Counter()  # node -> openings through the daemon
-        self._free = [row for row in reversed(range(ROWS)) if row not in places.values()]
+        self._free = [row for row, (node, _) in enumerate(rows) if not node]
         self._only_these = takes_over  # no more files are opened past the daemon
 
     def open(self, node: int, file: StoredFile | None) -> bytes:

@@ -53,6 +53,7 @@ class Planner:
         self._accounts = [(source, Ledger(self.waste, source.stakes)) for source in sources]
         self._mean = 0.0  # bytes of the files opened lately
         self._in_flight: OrderedDict[ContentId, _Flight] = OrderedDict()
+        self._classes: dict[str, Urgency] = {}  # source -> the class that its guesses were in at the last opening
         self._ready = Ready()
         self.awaken: list[Content] = []  # what the last opening lets expect and the disk of the cache should bring
         self.ahead = 0  # open guesses of the source that foresaw the last opening, if it goes by an order
@@ -78,12 +79,16 @@ class Planner:
                 self.ahead = ledger.guesses if source.stakes is IN_ORDER else 0
         wanted: list[tuple[Content, Urgency]] = []
         for source, ledger in asked:
-            contents = [*self._raised(source.urgency, ledger), *self._bets(source, ledger, key)]
+            contents = [*self._raised(source, ledger), *self._bets(source, ledger, key)]
             wanted += [(content, source.urgency) for content in contents]
         return wanted
 
-    def _raised(self, urgency: Urgency, ledger: Ledger) -> list[Content]:
+    def _raised(self, source: GuessSource, ledger: Ledger) -> list[Content]:
         """Give the guesses of an account on their way that the last opening has made more urgent."""
+        urgency = source.urgency
+        before, self._classes[source.name] = self._classes.get(source.name, urgency), urgency
+        if urgency >= before:
+            return []
         late = [key for key, flight in self._in_flight.items() if flight.urgency > urgency and ledger.holds(key)]
         for key in late:
             self._in_flight[key].urgency = urgency

@@ -218,7 +218,7 @@ class DiskStore:
         arrivals = self._handles.arrivals
         if self._handles.absent(name):
             return None
-        md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)
+        md5 = self._md5(name, size)
         path = self._layout.file(md5) if md5 is not None else None
         if path is not None and os.path.exists(path):
             return path
@@ -226,7 +226,7 @@ class DiskStore:
         return None
 
     def _open_file(self, name: ContentId, size: int | None) -> Handle | None:
-        md5 = name.digest if name.scheme == "md5" else self._handles.md5_of(name) or self._alias(name, size)
+        md5 = self._md5(name, size)
         if md5 is None:
             return None
         try:
@@ -247,7 +247,13 @@ class DiskStore:
         os.close(fd)
         return None
 
-    def _alias(self, name: ContentId, size: int | None) -> str | None:
+    def _md5(self, name: ContentId, size: int | None) -> str | None:
+        """Give what the bytes of this name are called on disk."""
+        if name.scheme == "md5":
+            return name.digest
+        known = self._handles.md5_of(name)
+        if known is not None:
+            return known
         if name.scheme == TEXT_SCHEME and not self._guarded(self._index.has_texts, False):
             return None
         return self._guarded(lambda: self._index.alias(name, size), None)

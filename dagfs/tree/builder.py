@@ -88,8 +88,7 @@ class _Builder:
         self._names += "".join(names).encode()
         self._hashes += raw
         self._flags += bytes([_FLAGS[entry.kind, entry.versioning] | form for entry in batch])
-        sizes = map(trusted_size, batch)
-        self._sizes.extend([UNKNOWN if size is None or size < 0 else size for size in sizes])
+        self._sizes.extend(map(_kept_size, batch))
         previous = [self._last.decode("utf-8", "surrogateescape"), *names]
         self._ordered = self._ordered and all(map(operator.lt, previous, names))
         self._last = names[-1].encode()
@@ -102,13 +101,12 @@ class _Builder:
             self._hide(path)
             return
         form, raw = pack_hash(entry.hash)
-        size = trusted_size(entry)
         self._names += name
         self._name_ends.append(len(self._names))
         self._hashes += raw
         self._hash_ends.append(len(self._hashes))
         self._flags.append(flag_of(entry.kind, entry.versioning) | form)
-        self._sizes.append(UNKNOWN if size is None or size < 0 else size)
+        self._sizes.append(_kept_size(entry))
         self._ordered = self._ordered and name > self._last
         self._last = name
 
@@ -141,6 +139,11 @@ class _Builder:
         self._hidden += 1
         if len(self._hidden_names) < HIDDEN_SHOWN:
             self._hidden_names.append(path[:1024])
+
+
+def _kept_size(entry: Entry) -> int:
+    size = trusted_size(entry)
+    return UNKNOWN if size is None or size < 0 else size
 
 
 def _extend(ends: array[int], lengths: Iterable[int]) -> None:
