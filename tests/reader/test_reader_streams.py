@@ -80,7 +80,7 @@ def test_the_reader_is_asked_for_before_the_read_ahead():
 
 
 def test_sequential_reading_fetches_each_byte_ahead_once_and_all_of_them():
-    streams = Streams(100 * MB + 17)
+    streams = Streams(100 * MB + 17, lambda: None)
     spans = ahead(streams, sequence(0, 100 * MB + 17))
     assert [(span.start, span.end) for span in spans] == sorted((span.start, span.end) for span in spans)
     assert all(a.end == b.start for a, b in itertools.pairwise(spans))
