@@ -174,7 +174,7 @@ def test_a_signal_ends_a_users_mount() -> None:
 @pytest.mark.usefixtures("device_for_users")
 def test_a_directory_that_a_user_may_not_write_is_refused() -> None:
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
+        os.chmod(name, 0o555)
         with pytest.raises(AssertionError, match="BadMountPoint"), mounted(tree, path=Path(name), user=ORDINARY):
             pass
 
