@@ -66,6 +66,8 @@ class ScatterSource:
             self._directories.popitem(last=False)
         directory.runs.moved(file.position)
         directory.openings += 1
+        if directory.runs.in_order and not directory.at:
+            return  # nothing was guessed here, and nothing will be
         here = self._cached(file.content)
         directory.hits += here and file.position < directory.at
         if directory.ended and directory.openings > directory.at:
