@@ -42,7 +42,8 @@ CONGESTION_POLL = 0.05
 
 
 class Fetcher:
-    """Implements `seam.Loader`, for contents of `commit` unless they name another. Sinks are never called with `_lock` held, which is a leaf."""
+    """Implements `seam.Loader`, for contents of `commit` unless they name another. Sinks are never called with `_lock`
+    held, which is a leaf."""
 
     def __init__(
         self,

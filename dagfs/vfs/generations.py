@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from dagfs.answers import settle, then
 from dagfs.errors import ContentChanged
@@ -20,6 +20,7 @@ from dagfs.tree.numbers import BOOK_BITS
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures, FileSystem
 
 T = TypeVar("T")
+G = TypeVar("G", bound="Generation")
 
 ORDINAL_SHIFT = SLOT_BITS + BOOK_BITS
 _WITHIN = (1 << ORDINAL_SHIFT) - 1
@@ -60,7 +61,7 @@ class Generation(Protocol):
     def close(self) -> None: ...
 
 
-class Generations:
+class Generations(Generic[G]):
     """The file system of a mount that changes its commit (`seam.FileSystem`). Thread-safe.
 
     Lock order: `_lock` before the ledger, and before what `switch` is given to call: messages to the kernel that it
@@ -72,7 +73,7 @@ class Generations:
     def __init__(
         self,
         ledger: Ledger,
-        build: Callable[[Commit, int], Generation],
+        build: Callable[[Commit, int], G],
         run: Callable[[Callable[[], None]], object],
         *,
         takes_over: bool,
@@ -82,13 +83,13 @@ class Generations:
         self._build = build
         self._run = run
         self._lock = threading.Lock()
-        self._live: dict[int, Generation] = {}  # by ordinal, in the order of their making; read without the lock
-        self._reviving: dict[int, Future[Generation]] = {}
+        self._live: dict[int, G] = {}  # by ordinal, in the order of their making; read without the lock
+        self._reviving: dict[int, Future[G]] = {}
         self._ordinal = ledger.current()
         self._current = self._begin(takes_over)
         self._live[self._ordinal] = self._current
 
-    def _begin(self, takes_over: bool) -> Generation:
+    def _begin(self, takes_over: bool) -> G:
         commit = self._known(self._ordinal)
         found = self._build(commit, self._ordinal)
         if takes_over and found.lost:  # `dagfs cache clear`: what the kernel knows of it must be refused
@@ -98,7 +99,7 @@ class Generations:
         return found
 
     @property
-    def current(self) -> Generation:
+    def current(self) -> G:
         """The rooms of the commit that the mount shows."""
         return self._current
 
@@ -107,19 +108,19 @@ class Generations:
         """The commit that the mount shows."""
         return self._known(self._ordinal)
 
-    def prepare(self, commit: Commit) -> tuple[int, Generation]:
+    def prepare(self, commit: Commit) -> tuple[int, G]:
         """Give a new commit an ordinal and its rooms, which nobody is shown before `switch`."""
         ordinal = self._ledger.add(commit)
         return ordinal, self._build(commit, ordinal)
 
-    def switch(self, ordinal: int, to: Generation, may: Callable[[], bool], tell: Callable[[], None]) -> bool:
+    def switch(self, ordinal: int, to: G, may: Callable[[], bool], tell: Callable[[], None]) -> bool:
         """Show a prepared commit from now on, unless `may` forbids; `tell` makes the kernel forget names. Neither may
         wait. Gives whether it was done."""
         with self._lock:
             if not may():
                 return False
-            old, self._current, self._ordinal = self._current, to, ordinal
             self._live[ordinal] = to
+            old, self._current, self._ordinal = self._current, to, ordinal
             self._ledger.select(ordinal)
             tell()
             dropped = self._dropped()
@@ -138,7 +139,10 @@ class Generations:
 
     def root_of(self, node: int) -> int:
         """Give a node id that stands for the root of the commit shown now, whatever is shown later; 0 for others."""
-        return self._ordinal << ORDINAL_SHIFT | ROOT if node == ROOT else 0
+        if node != ROOT:
+            return 0
+        with self._lock:
+            return self._ordinal << ORDINAL_SHIFT | ROOT
 
     def close(self) -> None:
         """Close the rooms of every commit."""
@@ -193,13 +197,13 @@ class Generations:
             return ask(found.fs, _within(node))
         return then(self._revive(node >> ORDINAL_SHIFT), lambda found: ask(found.fs, _within(node)))
 
-    def _at_hand(self, node: int) -> Generation | None:
+    def _at_hand(self, node: int) -> G | None:
         if node == ROOT:
             with self._lock:
                 return self._current
         return self._live.get(node >> ORDINAL_SHIFT)
 
-    def _revive(self, ordinal: int) -> Answer[Generation]:
+    def _revive(self, ordinal: int) -> Answer[G]:
         """Build the rooms of an earlier commit again. Raises ContentChanged when nothing is known of it."""
         with self._lock:
             flight = self._reviving.get(ordinal)
@@ -209,8 +213,8 @@ class Generations:
         self._run(lambda: self._settle_revived(ordinal, future))
         return future
 
-    def _settle_revived(self, ordinal: int, future: Future[Generation]) -> None:
-        outcome: Future[Generation] = Future()
+    def _settle_revived(self, ordinal: int, future: Future[G]) -> None:
+        outcome: Future[G] = Future()
         settle(outcome, lambda: self._rebuilt(ordinal))
         with self._lock:
             del self._reviving[ordinal]
@@ -221,7 +225,7 @@ class Generations:
             one.close()
         settle(future, outcome.result)
 
-    def _rebuilt(self, ordinal: int) -> Generation:
+    def _rebuilt(self, ordinal: int) -> G:
         found = self._live.get(ordinal)
         if found is not None:
             return found
@@ -237,7 +241,7 @@ class Generations:
             raise ContentChanged(f"this mount has shown no commit {ordinal}")
         return commit
 
-    def _dropped(self) -> list[Generation]:
+    def _dropped(self) -> list[G]:
         """With the lock held: take out the oldest rooms above KEPT."""
         old = [ordinal for ordinal in self._live if ordinal != self._ordinal]
         return [self._live.pop(ordinal) for ordinal in old[: max(0, len(old) - KEPT)]]
