@@ -7,11 +7,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dagfs.errors import DagfsError, RemoteUnavailable
-from dagfs.model import Commit
+from dagfs.model import Answer, Commit
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +48,18 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """When a prepared commit may be shown. `quiet_for` gives for how many seconds no file has been open, below 0 while
-    one is; `seconds` of that are wanted, so that no epoch with pauses between two files sees two commits."""
+    """When a prepared commit may be shown: never while a file is open. `quiet_for` gives for how many seconds none has
+    been, below 0 while one is. An epoch has moments without an open file, so it is also waited until none has been open
+    for `seconds`, or a new epoch begins."""
 
-    quiet_for: Callable[[], float]
-    seconds: float
+    quiet_for: Callable[[], float] = lambda: 0.0
+    seconds: float = 0.0
 
     def over(self) -> bool:
         return self.quiet_for() >= self.seconds
+
+    def at_epoch(self) -> bool:
+        return self.quiet_for() >= 0
 
 
 @dataclass(slots=True)
@@ -71,10 +76,13 @@ class Told:
 
 
 class Follower:
-    """A thread that follows a branch until stopped. A failure of any kind leaves the shown commit as it is."""
+    """A thread that follows a branch until stopped. A failure of any kind leaves the shown commit as it is.
+
+    Lock order: `_lock` before those of the room. It is held while a commit is shown, never while the hub is asked.
+    """
 
     def __init__(
-        self, ask: Callable[[], Commit], room: Room, seconds: float, hold: Hold | None, shown: Callable[[], None]
+        self, ask: Callable[[], Commit], room: Room, seconds: float, hold: Hold, shown: Callable[[], None]
     ) -> None:
         """`ask` gives the branch's commit, blocking; `shown` is called after each change."""
         self._ask = ask
@@ -83,7 +91,8 @@ class Follower:
         self._hold = hold
         self._shown = shown
         self._stopping = threading.Event()
-        self._prepared: tuple[Commit, Prepared] | None = None  # used by the thread only
+        self._lock = threading.Lock()
+        self._prepared: tuple[Commit, Prepared] | None = None  # written under the lock
         self._told = Told()
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
 
@@ -96,12 +105,26 @@ class Follower:
         if self._thread.ident is not None:
             self._thread.join(1.0)
 
+    def epoch_begins(self) -> Answer[None]:
+        """A program begins a new epoch: try to show what is held back. The promise is kept when that was tried."""
+        if self._prepared is None:
+            return None
+        tried: Future[None] = Future()
+
+        def attempt() -> None:
+            try:
+                self._show(self._hold.at_epoch)
+            finally:
+                tried.set_result(None)
+
+        threading.Thread(target=attempt, name="follow-epoch", daemon=True).start()  # the dispatcher never waits
+        return tried
+
     def report(self) -> dict[str, Any]:
         """Tell how it goes, for `dagfs status`."""
         told = self._told
         return {
             "seconds": self._seconds,
-            "hold_while_open": self._hold is not None,
             "next": told.next,
             "why": told.why,
             "error": told.error,
@@ -115,15 +138,13 @@ class Follower:
             error = self._step()
             self._told.failures = 0 if error is None else self._told.failures + 1
             pause = self._pause(error)
-        if self._prepared is not None:
-            self._prepared[1].drop()
 
     def _rest(self, pause: float) -> bool:
         """Wait until the next question is due; a commit that is held back may be shown meanwhile. True at the end."""
         self._told.again = time.time() + pause
         due = time.monotonic() + pause
         while (left := due - time.monotonic()) > 0:
-            if self._prepared is None or self._show():
+            if self._prepared is None or self._show(self._hold.over):
                 return self._stopping.wait(max(0.0, due - time.monotonic()))
             if self._stopping.wait(min(left, HELD_POLL)):
                 return True
@@ -149,27 +170,33 @@ class Follower:
 
     def _look(self) -> None:
         commit = self._ask()
-        if self._prepared is not None and self._prepared[0].sha != commit.sha:
-            self._prepared[1].drop()  # the branch moved on, or back, before it was shown
-            self._prepared = None
-            self._told.next = self._told.why = None
+        waiting = self._prepared
+        if waiting is not None and waiting[0].sha != commit.sha:
+            self._drop()  # the branch moved on, or back, before it was shown
         if self._prepared is None and commit.sha != self._room.commit.sha:
             self._told.next, self._told.why = commit.sha, "being prepared"
-            self._prepared = commit, self._room.prepare(commit)
-        if self._prepared is not None:
-            self._show()
+            ready = self._room.prepare(commit)
+            with self._lock:
+                self._prepared = commit, ready
+                self._told.why = "held back: a file is open, or was until a moment ago"
+        self._show(self._hold.over)
 
-    def _show(self) -> bool:
-        """Show the prepared commit if nothing holds it back."""
-        if self._prepared is None:
-            return True
-        commit, prepared = self._prepared
-        if not prepared.show(self._hold.over if self._hold is not None else lambda: True):
-            self._told.why = "held back: a file is open, or was until a moment ago"
-            return False
+    def _drop(self) -> None:
+        with self._lock:
+            if self._prepared is not None:
+                self._prepared[1].drop()
+                self._prepared = self._told.next = self._told.why = None
+
+    def _show(self, may: Callable[[], bool]) -> bool:
+        """Show the prepared commit if there is one and nothing holds it back; False when something does."""
+        with self._lock:
+            if self._prepared is None:
+                return True
+            commit, prepared = self._prepared
+            if not prepared.show(may):
+                return False
+            self._prepared = self._told.next = self._told.why = None
         log.info("the mount shows commit %s from now on", commit.sha)
-        self._prepared = None
-        self._told.next = self._told.why = None
         self._shown()
         return True
 

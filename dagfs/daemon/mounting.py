@@ -23,9 +23,10 @@ from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.daemon.worker import follow, worker_rooms
 from dagfs.hub.auth import Token, find_token
 from dagfs.kernel.backing import Backings, Table
-from dagfs.kernel.following import Following, Openings, OpenTable
+from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
+from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Opening, Session
 from dagfs.model import Commit

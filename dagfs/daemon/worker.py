@@ -14,7 +14,8 @@ from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import Registry
 from dagfs.daemon.warming import Warmer
 from dagfs.hub.auth import Token
-from dagfs.kernel.following import Following, Openings
+from dagfs.kernel.following import Following
+from dagfs.kernel.openings import Openings
 from dagfs.model import Commit, RefKind
 
 
@@ -48,12 +49,13 @@ def follow(
         return
     branch = generations.commit.branch
     change = Change(generations, plan.subdir, kernel.changed)
-    hold = Hold(openings.quiet_for, plan.follow) if openings is not None else None
+    hold = Hold(openings.quiet_for, plan.follow) if openings is not None else Hold()
     follower = Follower(lambda: core.source.resolve(branch, RefKind.BRANCH), change, plan.follow, hold, shown)
     core.told = lambda: {
         "commit": generations.commit.sha,
         "follow": {"since": followed.shown.since, **follower.report()},
     }
+    kernel.epoch_begins = follower.epoch_begins
     kernel.changed()  # a worker before this one may have died between the change and its word to the kernel
     follower.start()
     try:

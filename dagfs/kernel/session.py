@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dagfs.answers import then
-from dagfs.errors import NotFound
+from dagfs.errors import DagfsError, NotFound
 from dagfs.kernel.backing import OPENED, Backings
 from dagfs.kernel.dirents import Streams
 from dagfs.kernel.following import Following
@@ -42,9 +42,9 @@ from dagfs.kernel.protocol import (
     error_reply,
 )
 from dagfs.model import Answer
-from dagfs.store.seam import StoredFile
 from dagfs.vfs.errnos import report
 from dagfs.vfs.seam import ROOT, FileSystem
+from dagfs.vfs.sizing import recover
 
 log = logging.getLogger(__name__)
 
@@ -218,19 +218,15 @@ class Session:
         return self._fs.read(node, offset, size)
 
     def _open(self, node: int, message: bytes) -> Answer[bytes]:
-        if self._backings is None:
-            return self._opened(node, message, None)
-        return then(self._fs.whole(node), partial(self._opened, node, message))
+        handle = 0 if self._following is None else self._following.open(node, message)
+        return then(handle, lambda handle: then(self._opened(node), partial(_with_handle, handle=handle)))
 
-    def _opened(self, node: int, message: bytes, file: StoredFile | None) -> bytes:
-        try:
-            handle = 0 if self._following is None else self._following.open(node, message)
-        except RefusedError:
-            if file is not None:
-                file.close()
-            raise
-        opened = OPENED if self._backings is None else self._backings.open(node, file)
-        return handle.to_bytes(8, sys.byteorder) + opened[8:]
+    def _opened(self, node: int) -> Answer[bytes]:
+        """Answer an opening. It must not fail: it is counted by now."""
+        if self._backings is None:
+            return OPENED
+        file = recover(lambda: self._fs.whole(node), DagfsError, lambda _: None)  # the read will tell
+        return then(file, partial(self._backings.open, node))
 
     def _release(self, node: int, message: bytes) -> bytes:
         if self._backings is not None:
@@ -266,6 +262,11 @@ class Session:
     def _listxattr(self, node: int, message: bytes) -> bytes:
         size, _ = XATTR_IN.unpack_from(message, BODY)
         return _sized(b"".join(name + b"\0" for name in self._fs.listxattr(node)), size)
+
+
+def _with_handle(opened: bytes, handle: int) -> bytes:
+    """Put a handle into the answer to OPEN."""
+    return handle.to_bytes(8, sys.byteorder) + opened[8:]
 
 
 def _nothing(_node: int, _message: bytes) -> bytes:
