@@ -13,7 +13,7 @@ from dagfs.vfs.core import Vfs
 from dagfs.vfs.generations import Generations
 
 LISTED_AHEAD = 1024
-"""Directories of the commit shown that are listed in the next one before it is: those looked into last."""
+"""Directories of the commit shown that are listed in the next one before it is; a request each."""
 
 RESTING_BYTES = 8 << 20
 """Of listings of an earlier commit, held in memory for who is still in it."""

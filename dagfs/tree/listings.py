@@ -133,7 +133,7 @@ class Listings:
             self.save(listing, at_once=True)
 
     def held(self) -> list[Listing]:
-        """Give the listings at hand, the one used longest ago first."""
+        """Give the listings at hand."""
         with self._lock:
             return list(self._held.values())
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 
 from dagfs.answers import settle, then, wait
 from dagfs.errors import (
@@ -87,16 +88,15 @@ class Tree:
         self._listings.call_by(ROOT_NODE, future.result())
 
     def prepare_like(self, other: Tree, most: int) -> None:
-        """List what `other` has at hand, as far as it is there, at most `most` directories; blocking.
+        """List what `other` has at hand, as far as it is there; blocking. At most `most` directories, those nearest to
+        the root.
 
         Raises RemoteUnavailable, Stalled: a later try may do better. A directory that cannot be listed for another
         reason is left for who asks for it.
         """
-        levels: dict[int, list[Listing]] = {}
-        for listing in other._listings.held()[-most:]:
-            levels.setdefault(listing.directory.path.count("/"), []).append(listing)
-        for _, listings in sorted(levels.items()):
-            for asked in [self._listed_as(listing) for listing in listings]:
+        wanted = sorted(other._listings.held(), key=lambda listing: listing.directory.path.count("/"))
+        for _, level in groupby(wanted[:most], key=lambda listing: listing.directory.path.count("/")):
+            for asked in [self._listed_as(listing) for listing in level]:
                 try:
                     wait(asked)
                 except (RemoteUnavailable, Stalled):

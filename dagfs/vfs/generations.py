@@ -158,11 +158,13 @@ class Generations(Generic[G]):
         return self._ask(node, lambda fs, node: fs.getattr(node))
 
     def readdir(self, node: int) -> Answer[Directory]:
+        lasting = self.root_of(node) or node
+
         def ask(fs: FileSystem, within: int) -> Answer[Directory]:
             answer = fs.readdir(within)
-            return then(answer, lambda found: RootView(found, node)) if within == ROOT else answer
+            return then(answer, lambda found: RootView(found, lasting)) if within == ROOT else answer
 
-        return self._ask(self.root_of(node) or node, ask)
+        return self._ask(lasting, ask)
 
     def read(self, node: int, offset: int, size: int) -> Answer[bytes]:
         return self._ask(node, lambda fs, node: fs.read(node, offset, size))

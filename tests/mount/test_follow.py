@@ -74,7 +74,7 @@ def test_what_is_open_keeps_its_commit_over_changes_and_a_killed_worker(moving, 
         opened = {name: os.open(data / name, os.O_RDONLY) for name in names}
         folder = os.open(data / "data", os.O_RDONLY)
         mapped = mmap.mmap(opened["data/11.bin"], 0, prot=mmap.PROT_READ)
-        for number in range(2, 9):  # more than the commits whose rooms stay in memory
+        for number in range(2, 8):  # more than the commits whose rooms stay in memory
             moving.commit()
             until(lambda: version(data) == number)  # noqa: B023
         old = moving.files[1]
@@ -85,9 +85,9 @@ def test_what_is_open_keeps_its_commit_over_changes_and_a_killed_worker(moving, 
         assert os.pread(opened["data/only/in-1.bin"], 1 << 20, 0) == old["data/only/in-1.bin"]
         assert mapped[:] == old["data/11.bin"]
         assert "only" in os.listdir(folder)
-        assert os.listdir(data / "data/only") == ["in-8.bin"]
+        assert os.listdir(data / "data/only") == ["in-7.bin"]
         assert os.getxattr(opened["data/00.bin"], "user.dagfs.commit").decode() == moving.shas[1]
-        assert read_all(data) == moving.files[8]
+        assert read_all(data) == moving.files[7]
         mapped.close()
         for fd in (*opened.values(), folder):
             os.close(fd)
@@ -302,7 +302,7 @@ def test_polls_are_one_request_each_and_none_where_nothing_is_followed(moving, h
             assert set(asked(url)["requests"]) <= {"own"}  # the test's
         with home.mounted(url, tmp_path / "data", *FOLLOW):
             asked(url, reset=True)
-            until(lambda: asked(url)["requests"].get("rest", 0) >= 4)
+            until(lambda: asked(url)["requests"].get("rest", 0) >= 2)
             assert set(asked(url)["requests"]) <= {"rest", "own"}
 
 
@@ -322,20 +322,21 @@ def faulty(broken: Path):
     return fault
 
 
-@pytest.mark.parametrize("what", ["rest:503", "rest:401", "rest:404", "rest:429", "listing:503"])
-def test_a_hub_that_fails_changes_nothing_and_is_asked_less_often(moving, home, tmp_path, broken, what):
+@pytest.mark.parametrize("what", ["rest:503", "rest:401", "listing:503"])
+def test_a_hub_that_fails_changes_nothing_until_it_answers(moving, home, tmp_path, broken, what):
     with hub(moving.root, fault=faulty(broken)) as url, home.mounted(url, tmp_path / "data", *FOLLOW) as data:
         assert read_all(data) == moving.files[1]
         broken.write_text(what)
         moving.commit()
-        until(lambda: home.status()[0]["follow"]["error"])
+        told, line = ("why", "being prepared") if "listing" in what else ("error", "not asked")
+        until(lambda: home.status()[0]["follow"][told])
+        assert line in home.run("status").stdout
         assert read_all(data) == moving.files[1]
         assert shown(home) == moving.shas[1]
-        assert "not asked" in home.run("status").stdout
         broken.unlink()
         until(lambda: version(data) == 2)
         assert read_all(data) == moving.files[2]
-        assert home.status()[0]["follow"]["error"] is None
+        assert home.status()[0]["follow"][told] is None
 
 
 def test_a_hub_that_is_down_changes_nothing(moving, home, tmp_path):
@@ -380,7 +381,7 @@ def test_a_directory_that_the_next_commit_does_not_have_is_complained_of(moving,
         home.mounted(url, tmp_path / "data", *FOLLOW, "--subdir", "data/only") as data,
     ):
         assert os.listdir(data) == ["in-1.bin"]
-        (moving.root / "data.dvc").rename(moving.root / "elsewhere.dvc")
+        (moving.root / "data.dvc").unlink()
         git(moving.root, "commit", "-qam", "data is gone")
         until(lambda: "data/only" in (home.status()[0]["follow"]["error"] or ""))
         assert os.listdir(data) == ["in-1.bin"]
