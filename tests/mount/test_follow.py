@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import asked
@@ -19,6 +20,8 @@ from support.histories import History, history, until
 from support.hubs import hub
 from support.repos import git
 
+from dagfs.config import places
+from dagfs.daemon.reports import reports
 from dagfs.devhub.behaviour import Fault
 from dagfs.errors import UsageError
 
@@ -35,8 +38,13 @@ def version(data: Path) -> int:
     return next(iter(map(int, os.listdir(data / "v"))))
 
 
+def report(home) -> dict[str, Any]:
+    """Give what `dagfs status --json` prints, without the start of an interpreter."""
+    return reports(places(home.environment()))[0]
+
+
 def shown(home) -> str:
-    return home.status()[0]["commit"]
+    return str(report(home)["commit"])
 
 
 def read_all(data: Path) -> dict[str, bytes]:
@@ -60,8 +68,9 @@ def test_a_new_commit_is_shown_all_at_once(moving, home, tmp_path):
             for path in (data, data / "data", data / "data/00.bin", data / "src/m1.py"):
                 assert path.stat().st_mtime == 1_700_000_000 + number
                 assert os.getxattr(path, "user.dagfs.commit").decode() == moving.shas[number]
-            report = home.status()[0]
-            assert (report["commit"], report["branch"]) == (moving.shas[number], "main")
+            told = report(home)
+            assert (told["commit"], told["branch"]) == (moving.shas[number], "main")
+        assert home.status()[0]["commit"] == told["commit"]
         state = json.loads(next((home.root / "run/dagfs").glob("*.json")).read_text())
         assert state["commit"] == moving.shas[3]
         assert f"{moving.shas[3]} (main)" in home.run("status").stdout
@@ -79,7 +88,7 @@ def test_what_is_open_keeps_its_commit_over_changes_and_a_killed_worker(moving, 
             until(lambda: version(data) == number)  # noqa: B023
         old = moving.files[1]
         assert os.pread(opened["data/00.bin"], 1 << 20, 0) == old["data/00.bin"]
-        os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
+        os.kill(report(home)["workers"][0], signal.SIGKILL)
         assert os.pread(opened["src/m0.py"], 1 << 20, 0) == old["src/m0.py"]
         assert os.fstat(opened["data/only/in-1.bin"]).st_size == len(old["data/only/in-1.bin"])
         assert os.pread(opened["data/only/in-1.bin"], 1 << 20, 0) == old["data/only/in-1.bin"]
@@ -183,8 +192,8 @@ def test_eight_readers_never_see_a_commit_mixed_or_go_back(moving, home, tmp_pat
                 time.sleep(0.3)
                 moving.back_to(number)
                 if killed:
-                    until(lambda: version(data) == number or home.status()[0]["follow"]["next"])  # noqa: B023
-                    for worker in home.status()[0]["workers"]:
+                    until(lambda: version(data) == number or report(home)["follow"]["next"])  # noqa: B023
+                    for worker in report(home)["workers"]:
                         os.kill(worker, signal.SIGKILL)
                 until(lambda: version(data) == number)  # noqa: B023
             time.sleep(0.5)
@@ -195,7 +204,7 @@ def test_eight_readers_never_see_a_commit_mixed_or_go_back(moving, home, tmp_pat
             assert seen[-1] == 5
             assert len(seen) >= 3
         if killed:
-            assert home.status()[0]["generation"] > 1
+            assert report(home)["generation"] > 1
 
 
 EPOCHS = """
@@ -246,22 +255,22 @@ def test_an_open_file_holds_the_commit_and_status_says_so(moving, home, tmp_path
     with hub(moving.root) as url, home.mounted(url, tmp_path / "data", *FOLLOW, "--hold-while-open") as data:
         with (data / "src/kept.py").open("rb") as held:
             moving.commit()
-            until(lambda: home.status()[0]["follow"]["why"] not in (None, "being prepared"))
+            until(lambda: report(home)["follow"]["why"] not in (None, "being prepared"))
             for _ in range(3):
                 assert read_all(data) == moving.files[1]
                 time.sleep(0.5)
-            report = home.status()[0]
-            assert report["commit"] == moving.shas[1]
-            assert report["follow"]["next"] == moving.shas[2]
+            told = report(home)
+            assert told["commit"] == moving.shas[1]
+            assert told["follow"]["next"] == moving.shas[2]
             assert "a file is open" in home.run("status").stdout
-            os.kill(report["workers"][0], signal.SIGKILL)
-            until(lambda: home.status()[0]["follow"] and home.status()[0]["follow"]["next"])
+            os.kill(told["workers"][0], signal.SIGKILL)
+            until(lambda: report(home)["follow"] and report(home)["follow"]["next"])
             assert held.read() == moving.files[1]["src/kept.py"]
             time.sleep(1.5)
             assert version(data) == 1  # the next worker knows of it, too
         until(lambda: version(data) == 2)
         assert read_all(data) == moving.files[2]
-        assert home.status()[0]["follow"]["next"] is None
+        assert report(home)["follow"]["next"] is None
 
 
 def test_a_program_that_only_polls_is_no_epoch_that_lasts_for_ever(moving, home, tmp_path):
@@ -272,7 +281,7 @@ def test_a_program_that_only_polls_is_no_epoch_that_lasts_for_ever(moving, home,
 
 
 def kernel_messages(home) -> dict[str, int]:
-    return {k: n for k, n in home.status()[0]["metrics"].items() if k.startswith("kernel.")}
+    return {k: n for k, n in report(home)["metrics"].items() if k.startswith("kernel.")}
 
 
 def test_a_change_costs_one_listing_a_directory_and_what_has_changed(moving, home, tmp_path):
@@ -329,14 +338,14 @@ def test_a_hub_that_fails_changes_nothing_until_it_answers(moving, home, tmp_pat
         broken.write_text(what)
         moving.commit()
         told, line = ("why", "being prepared") if "listing" in what else ("error", "not asked")
-        until(lambda: home.status()[0]["follow"][told])
+        until(lambda: report(home)["follow"][told])
         assert line in home.run("status").stdout
         assert read_all(data) == moving.files[1]
         assert shown(home) == moving.shas[1]
         broken.unlink()
         until(lambda: version(data) == 2)
         assert read_all(data) == moving.files[2]
-        assert home.status()[0]["follow"][told] is None
+        assert report(home)["follow"][told] is None
 
 
 def test_a_hub_that_is_down_changes_nothing(moving, home, tmp_path):
@@ -346,7 +355,7 @@ def test_a_hub_that_is_down_changes_nothing(moving, home, tmp_path):
         data = mounted.__enter__()
         everything = read_all(data)
     try:
-        until(lambda: home.status()[0]["follow"]["error"])
+        until(lambda: report(home)["follow"]["error"])
         assert read_all(data) == everything == moving.files[1]
         moving.commit()
         with hub(moving.root, port=int(port)):
@@ -365,7 +374,7 @@ def test_a_branch_that_is_deleted_is_complained_of_and_one_that_goes_back_is_fol
         home.mounted(url, tmp_path / "data", *FOLLOW, "--branch", "main") as data,
     ):
         git(moving.root, "branch", "-D", "main")
-        until(lambda: "main" in (home.status()[0]["follow"]["error"] or ""))
+        until(lambda: "main" in (report(home)["follow"]["error"] or ""))
         assert read_all(data) == moving.files[2]
         git(moving.root, "branch", "main", moving.shas[1])
         until(lambda: version(data) == 1)
@@ -383,7 +392,7 @@ def test_a_directory_that_the_next_commit_does_not_have_is_complained_of(moving,
         assert os.listdir(data) == ["in-1.bin"]
         (moving.root / "data.dvc").unlink()
         git(moving.root, "commit", "-qam", "data is gone")
-        until(lambda: "data/only" in (home.status()[0]["follow"]["error"] or ""))
+        until(lambda: "data/only" in (report(home)["follow"]["error"] or ""))
         assert os.listdir(data) == ["in-1.bin"]
         moving.commit()
         until(lambda: os.listdir(data) == ["in-2.bin"])
@@ -396,7 +405,7 @@ def test_a_cache_cleared_under_the_mount_and_a_killed_worker_give_no_wrong_bytes
         moving.commit()
         until(lambda: version(data) == 2)
         home.run("cache", "clear")
-        os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
+        os.kill(report(home)["workers"][0], signal.SIGKILL)
         assert read_all(data) == moving.files[2]
         assert os.pread(old, 1 << 20, 0) == moving.files[1]["data/00.bin"]  # the kernel has its pages
         with pytest.raises(OSError, match="Stale") as refused:
