@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from dagfs.daemon import commits, following
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.following import Follower, Hold
-from dagfs.errors import BadToken, HubUnreachable, RemoteUnavailable, UnknownRevision, Unsupported
+from dagfs.daemon.generation import RESTING_BYTES, Change, Rooms
+from dagfs.errors import BadToken, HubUnreachable, NotFound, RemoteUnavailable, UnknownRevision, Unsupported
 from dagfs.model import Commit
 
 
@@ -30,8 +33,6 @@ def test_the_table_keeps_every_commit_and_the_current_one():
 
 
 def test_the_table_is_shared_with_processes_that_come_later():
-    import os
-
     table = CommitTable(commit(1))
     child = os.fork()
     if child == 0:
@@ -224,3 +225,84 @@ def test_what_is_held_back_is_shown_without_another_question():
     one.stop()
     assert hub.asked == asked
     assert room.events == ["prepare 2", "show 2"]
+
+
+class Tree:
+    """Fails to list its root while `errors` last; notes what is done to it."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.done: list[object] = []
+
+    def prepare(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def prepare_like(self, other: Tree, most: int) -> None:
+        self.done.append(("like", other))
+
+    def rest(self, listings_bytes: int) -> None:
+        self.done.append(("rest", listings_bytes))
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+def rooms(tree: Tree) -> Rooms:
+    return Rooms(tree, SimpleNamespace(enabled=True), object())
+
+
+class Generations:
+    """What `Change` asks of the room of that name."""
+
+    def __init__(self, *prepared: Rooms) -> None:
+        self.commit = commit(1)
+        self.current = rooms(Tree())
+        self.prepared = list(prepared)
+        self.given = 1
+
+    def prepare(self, new: Commit) -> tuple[int, Rooms]:
+        self.given += 1
+        return self.given, self.prepared.pop(0)
+
+    def switch(self, ordinal: int, to: Rooms, may, tell) -> bool:
+        tell()
+        self.current = to
+        return may()
+
+
+def test_a_preparation_that_failed_goes_on_with_the_same_rooms():
+    """Each commit begun takes an ordinal, and there are not many; and what was listed is not asked for again."""
+    next_rooms = rooms(Tree(RemoteUnavailable("503"), RemoteUnavailable("503")))
+    room = Generations(next_rooms)
+    change = Change(room, "", lambda: None)
+    for _ in range(2):
+        with pytest.raises(RemoteUnavailable):
+            change.prepare(commit(2))
+    ready = change.prepare(commit(2))
+    assert (ready.ordinal, ready.rooms, room.given) == (2, next_rooms, 2)
+    assert next_rooms.tree.done == [("like", room.current.tree)]
+
+
+def test_what_is_begun_and_not_shown_is_closed():
+    begun = [rooms(Tree(RemoteUnavailable("503"))), rooms(Tree()), rooms(Tree())]
+    change = Change(Generations(*begun), "", lambda: None)
+    with pytest.raises(RemoteUnavailable):
+        change.prepare(commit(2))
+    change.prepare(commit(3)).drop()
+    assert change.prepare(commit(4)).show(lambda: True)
+    change.forget()
+    assert [one.tree.done[-1] == "closed" for one in begun] == [True, True, False]
+
+
+def test_a_commit_without_the_mounted_directory_is_told_by_name():
+    change = Change(Generations(rooms(Tree(NotFound("data/x")))), "data/x", lambda: None)
+    with pytest.raises(UnknownRevision, match="no directory 'data/x'"):
+        change.prepare(commit(2))
+
+
+def test_rooms_at_rest_guess_nothing_and_keep_little():
+    one = rooms(Tree())
+    one.rest()
+    assert not one.prefetcher.enabled
+    assert one.tree.done == [("rest", RESTING_BYTES)]
