@@ -173,7 +173,9 @@ class Follower:
         waiting = self._prepared
         if waiting is not None and waiting[0].sha != commit.sha:
             self._drop()  # the branch moved on, or back, before it was shown
-        if self._prepared is None and commit.sha != self._room.commit.sha:
+        if commit.sha == self._room.commit.sha:
+            self._told.next = self._told.why = None
+        elif self._prepared is None:
             self._told.next, self._told.why = commit.sha, "being prepared"
             ready = self._room.prepare(commit)
             with self._lock:

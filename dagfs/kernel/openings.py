@@ -8,9 +8,13 @@ import threading
 import time
 
 from dagfs.tree.listing import SLOT_BITS
+from dagfs.tree.numbers import Recent
 
 ROWS = 1 << 18
 """Files that may be open at a time where openings are counted; more get ENFILE."""
+
+LOOKS_TWICE = 32
+"""Openings between two of one file that are still taken for one use of it: some workers, one or two files each."""
 
 _ROW = struct.Struct("=Q")  # a handle; 0 is a free row
 _RESENT = 1 << 63  # set in the number of a request that is sent again
@@ -82,20 +86,25 @@ class Openings:
 
 
 class Epoch:
-    """The files opened since one was opened a second time: there a new epoch is taken to begin. One bit a file.
+    """The files opened since one was opened again: there a new epoch is taken to begin. One bit a file.
 
-    Used by one thread.
+    A second opening within LOOKS_TWICE others is none: readers look at a file's first bytes to choose a decoder, and
+    then open it once more (OpenCV). Used by one thread.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, bytearray] = {}  # number of the directory -> a bit for each row
+        self._recent: Recent[int, bool] = Recent(LOOKS_TWICE)
 
     def begins_with(self, node: int) -> bool:
         """Note an opening; tell whether a new epoch begins with it."""
         again = self._note(node)
+        if again and self._recent.pop(node):
+            return False
         if again:
             self._seen.clear()
             self._note(node)
+        self._recent.put(node, True)
         return again
 
     def _note(self, node: int) -> bool:

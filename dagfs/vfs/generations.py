@@ -6,6 +6,7 @@ fixes, has none: it means the commit that the mount shows now. `root_of` names t
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,6 +19,8 @@ from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import SLOT_BITS
 from dagfs.tree.numbers import BOOK_BITS
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures, FileSystem
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 G = TypeVar("G", bound="Generation")
@@ -124,9 +127,7 @@ class Generations(Generic[G]):
             self._ledger.select(ordinal)
             tell()
             dropped = self._dropped()
-        old.rest()
-        for one in dropped:
-            one.close()
+        _put_away(old.rest, *(one.close for one in dropped))
         return True
 
     def admit(self, node: int, note: Callable[[], None]) -> bool:
@@ -223,8 +224,7 @@ class Generations(Generic[G]):
             if outcome.exception() is None:
                 self._live.setdefault(ordinal, outcome.result())
             dropped = self._dropped()
-        for one in dropped:
-            one.close()
+        _put_away(*(one.close for one in dropped))
         settle(future, outcome.result)
 
     def _rebuilt(self, ordinal: int) -> G:
@@ -274,6 +274,15 @@ class RootView:
 
     def attributes(self, _position: int) -> Attributes | None:
         return None
+
+
+def _put_away(*actions: Callable[[], None]) -> None:
+    """Do what saves memory and stores what was learnt; the mount goes on if that fails."""
+    for action in actions:
+        try:
+            action()
+        except Exception:
+            log.exception("the rooms of an earlier commit could not be put away")
 
 
 def _within(node: int) -> int:

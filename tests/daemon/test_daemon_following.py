@@ -169,6 +169,16 @@ def test_a_preparation_that_fails_is_tried_again():
     assert room.events == ["prepare 2", "prepare 2", "show 2"]
 
 
+def test_a_commit_that_could_not_be_prepared_and_is_gone_from_the_branch_is_forgotten():
+    room = Room()
+    room.failures = [RemoteUnavailable("503")]
+    one = follower(Hub(commit(2), commit(1)), room)
+    one._step()
+    assert one.report()["next"] == commit(2).sha
+    one._step()
+    assert (one.report()["next"], one.report()["why"], one.report()["error"]) == (None, None, None)
+
+
 def pauses(one: Follower, error, failures: range) -> list[float]:
     found = []
     for count in failures:

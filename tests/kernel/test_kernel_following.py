@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -212,10 +213,22 @@ def test_there_is_a_bound_on_open_files() -> None:
     assert openings.opened(ROWS + 1) == ROWS + 1
 
 
+def begun(epoch: Epoch, nodes: list[int]) -> list[int]:
+    """Give where epochs begin in a row of openings."""
+    return [position for position, node in enumerate(nodes) if epoch.begins_with(node)]
+
+
 def test_an_epoch_begins_with_the_first_file_that_is_opened_again() -> None:
-    epoch = Epoch()
-    nodes = [(directory << 24) + row for directory in (3, 9) for row in (1, 2, 700_000)]
-    assert [epoch.begins_with(node) for node in nodes] == [False] * 6
-    again = [nodes[4], *nodes[:4], nodes[5]]
-    assert [epoch.begins_with(node) for node in again] == [True, False, False, False, False, False]
-    assert epoch.begins_with(nodes[0])
+    nodes = [(directory << 24) + row for directory in (3, 9) for row in (*range(1, 50), 700_000)]
+    shuffled = random.Random(1).sample(nodes, 100)
+    assert begun(Epoch(), [*nodes, *nodes, *nodes]) == [100, 200]
+    assert begun(Epoch(), [*nodes, *shuffled[:60]]) == [100]
+
+
+def test_a_file_that_is_opened_twice_for_one_use_begins_no_epoch() -> None:
+    nodes = list(range(1, 101))
+    at_once = [node for node in nodes for _ in range(2)]
+    workers = [node for some in range(0, 100, 10) for node in nodes[some : some + 10] * 2]
+    assert begun(Epoch(), [*at_once, *at_once]) == [200]
+    assert begun(Epoch(), [*workers, *workers]) == [200]
+    assert begun(Epoch(), [7] * 6) == [2, 4]  # a program that polls

@@ -220,6 +220,9 @@ while not os.path.exists(end):
     epoch = []
     for name in noise.sample(names, len(names)):
         with open(name, "rb") as file:
+            file.read(16)  # as OpenCV does, to choose a decoder
+            epoch.append(os.getxattr(file.fileno(), "user.dagfs.commit").decode())
+        with open(name, "rb") as file:
             epoch.append(os.getxattr(file.fileno(), "user.dagfs.commit").decode())
             file.read()
         time.sleep(0.01)  # a step of the training: no file is open

@@ -169,6 +169,18 @@ def test_an_opening_is_admitted_only_in_the_commit_that_is_shown():
     assert noted == [old, ROOT]
 
 
+def test_rooms_that_cannot_be_put_away_do_not_hinder_the_change(caplog):
+    fs = build()
+
+    def full() -> None:
+        raise OSError("no space left")
+
+    fs.current.rest = full
+    assert show(fs, 2)
+    assert fs.commit.sha == sha(2)
+    assert "could not be put away" in caplog.text
+
+
 def test_everything_is_closed_at_the_end():
     fs = build()
     show(fs, 2)
