@@ -126,13 +126,15 @@ class Content(NamedTuple):
 
     Equal `key`s mean equal bytes: flights, blocks and stored files are found by it. `claim` is what the bytes must
     hash to (md5: an error when they do not), or may (git: the hub's hash is a blob id on some hubs only, so a match
-    proves it and a mismatch proves nothing). `size` in bytes; None while unknown.
+    proves it and a mismatch proves nothing). `size` in bytes; None while unknown. `commit`: where `entry` is a path of;
+    None is the one that the mount began with.
     """
 
     key: ContentId
     entry: Entry
     claim: ContentId | None = None
     size: int | None = None
+    commit: Commit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,9 @@ def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
     """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit."""
     if entry.versioning is Versioning.DVC and _is_md5(entry.hash):
         md5 = ContentId("md5", entry.hash.lower())
-        return Content(md5, entry, md5, entry.size)
+        return Content(md5, entry, md5, entry.size, commit)
     claim = ContentId("git", entry.hash.lower()) if _is_sha1(entry.hash) else None
-    return Content(_location(repo, commit, entry), entry, claim, entry.size)
+    return Content(_location(repo, commit, entry), entry, claim, entry.size, commit)
 
 
 def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:

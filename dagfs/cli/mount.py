@@ -28,6 +28,13 @@ from dagfs.model import RefKind, printable
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
 @click.option("--passthrough", is_flag=True, help="As root: large cached files at the disk's own speed, dearer opens.")
+@click.option(
+    "--follow",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Ask so often whether the branch has a new commit, and show it, all at once.",
+)
+@click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
 def mount(
     repo: str,
     mountpoint: str,
@@ -43,11 +50,13 @@ def mount(
     driver: str | None,
     no_prefetch: bool,
     passthrough: bool,
+    follow: float | None,
+    hold_while_open: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
 
     REPO is owner/name or https://host/owner/name, with an optional @revision. The mount shows one commit until it is
-    unmounted, whatever is pushed meanwhile.
+    unmounted, whatever is pushed meanwhile, unless --follow is given.
     """
     from dagfs.config import hub_host, places
     from dagfs.daemon.background import Herald, detach, guarded
@@ -59,6 +68,13 @@ def mount(
     if passthrough and (os.geteuid() != 0 or driver == "libfuse"):
         raise click.UsageError("--passthrough needs root and the kernel driver")
     revision, kind = _revision(branch, rev, at)
+    driver = driver or ("kernel" if sys.platform == "linux" else "libfuse")
+    if follow and rev:
+        raise click.UsageError("--follow needs a branch: a commit or a tag does not move")
+    if follow and driver == "libfuse":
+        raise click.UsageError("--follow needs the kernel driver: libfuse keeps names for as long as it is mounted")
+    if hold_while_open and not follow:
+        raise click.UsageError("--hold-while-open needs --follow")
     plan = MountPlan(
         repo=reference,
         mountpoint=absolute(mountpoint),
@@ -69,9 +85,11 @@ def mount(
         subdir=subdir.strip("/"),
         token_file=token_file.absolute() if token_file else None,
         allow_other=allow_other,
-        driver=driver or ("kernel" if sys.platform == "linux" else "libfuse"),
+        driver=driver,
         prefetch=not no_prefetch,
         passthrough=passthrough,
+        follow=follow,
+        hold_while_open=hold_while_open,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))

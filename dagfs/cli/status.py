@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import click
@@ -48,6 +49,7 @@ def _paragraph(report: dict[str, Any]) -> str:
         "": _STATES.get(report["state"]),
         "repository": f"{report['host']}/{report['repo']}",
         "commit": f"{report['commit']}{_of_branch(report)}",
+        **_following(report["follow"]),
         "driver": f"{report['driver']}, dagfs {report['version']}, pid {report['pid']}",
         **_figures(report),
         "cache": report["cache"],
@@ -70,6 +72,19 @@ def _figures(report: dict[str, Any]) -> dict[str, str | None]:
         "failed": f"{failed:,} operations; the log has each" if failed else None,
         "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
         "hidden": f"{hidden:,} names that no file system can show" if hidden else None,
+    }
+
+
+def _following(follow: dict[str, Any] | None) -> dict[str, str | None]:
+    if follow is None:
+        return {}
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(follow["since"]))
+    return {
+        "follows": f"its branch, asks every {follow['seconds']:g} s; this commit since {since}",
+        "next": f"{follow['next']}, {follow['why']}" if follow["next"] else None,
+        "not asked": f"{follow['error']}; again in {max(0, follow['again'] - time.time()):.0f} s"
+        if follow["error"]
+        else None,
     }
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dagfs.cache import Cache
+from dagfs.daemon.commits import CommitTable
+from dagfs.daemon.generation import Rooms
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import (
     AccessDenied,
@@ -18,6 +22,7 @@ from dagfs.errors import (
     RemoteError,
     UnknownRepository,
     UnknownRevision,
+    UsageError,
 )
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.api import connect
@@ -34,6 +39,8 @@ from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
 from dagfs.vfs.core import Vfs
+from dagfs.vfs.generations import Generations
+from dagfs.vfs.seam import FileSystem
 
 NO_LIMIT = 1 << 62
 
@@ -46,6 +53,8 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     source = connect(plan.repo, token, Metrics(), os.environ)
     try:
         commit = source.resolve(plan.revision, plan.revision_kind)
+        if plan.follow and commit.branch is None:
+            raise UsageError(f"--follow needs a branch, and {plan.revision} is a tag or a commit")
     except (UnknownRepository, BadToken) as error:
         raise type(error)(f"{error}{token.unused and f' ({token.unused})'}") from error
     finally:
@@ -64,10 +73,19 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     return commit
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """For a mount that changes its commit: those it has shown, and whether another worker has served it."""
+
+    shown: CommitTable
+    takes_over: bool
+
+
 class Core:
     """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
-    def __init__(self, plan: MountPlan, commit: Commit, token: Token) -> None:
+    def __init__(self, plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> None:
+        self._plan = plan
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
@@ -75,13 +93,46 @@ class Core:
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
-        pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
-        self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
-        self.prefetcher = self._prefetcher(plan.prefetch)
-        self.vfs = Vfs(self.tree, self.cache, self.store.size, self.metrics, OpeningWatcher(self.prefetcher))
+        self.followed = followed
+        self.generations = None if followed is None else self._generations(followed)
+        self._only = self._rooms(commit, plan.id) if followed is None else None
+        self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
 
-    def _prefetcher(self, enabled: bool) -> Prefetcher:
-        catalogue = TreeCatalogue(self.tree)
+    @property
+    def rooms(self) -> Rooms:
+        """The rooms of the commit that the mount shows."""
+        rooms = self._only if self.generations is None else self.generations.current
+        assert rooms is not None  # noqa: S101 -- one of the two is there
+        return rooms
+
+    @property
+    def fs(self) -> FileSystem:
+        """What the adapters serve."""
+        return self.rooms.vfs if self.generations is None else self.generations
+
+    @property
+    def tree(self) -> Tree:
+        """The tree of the commit that the mount shows."""
+        return self.rooms.tree
+
+    def _generations(self, followed: Followed) -> Generations[Rooms]:
+        shown = followed.shown
+
+        def build(commit: Commit, ordinal: int) -> Rooms:
+            return self._rooms(commit, f"{self._plan.id}-{shown.session}-{ordinal}", ordinal)
+
+        return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
+
+    def _rooms(self, commit: Commit, mount: str, ordinal: int = 0) -> Rooms:
+        """Build what there is once for each commit; content, connections and threads serve all of them."""
+        pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
+        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
+        prefetcher = self._prefetcher(tree)
+        vfs = Vfs(tree, self.cache, self.store.size, self.metrics, OpeningWatcher(prefetcher))
+        return Rooms(tree, prefetcher, vfs)
+
+    def _prefetcher(self, tree: Tree) -> Prefetcher:
+        catalogue = TreeCatalogue(tree)
         sources: list[GuessSource] = [
             AnnotationSource(catalogue, self.cache),
             NeighbourSource(catalogue),
@@ -89,7 +140,7 @@ class Core:
         ]
         planner = Planner(sources, self.cache.here, self.metrics)
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
-        prefetcher.enabled = enabled
+        prefetcher.enabled = self._plan.prefetch
         return prefetcher
 
     def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:
@@ -106,10 +157,10 @@ class Core:
         return self.tree.hidden()[0]
 
     def close(self) -> None:
-        self.prefetcher.enabled = False
+        self.rooms.prefetcher.enabled = False
         self.fetcher.close()
         self.source.close()  # before the threads that may be waiting for it: the end has a deadline
-        self.tree.close()
+        (self.rooms if self.generations is None else self.generations).close()
         self.workers.close()
         self.cache.close()
         self.store.close()

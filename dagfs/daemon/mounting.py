@@ -14,18 +14,21 @@ from pathlib import Path
 from dagfs import __version__, libfuse
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
-from dagfs.daemon.core import resolve
+from dagfs.daemon.commits import CommitTable
+from dagfs.daemon.core import Followed, resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import MountState, Registry, birth
-from dagfs.daemon.worker import worker_rooms
+from dagfs.daemon.worker import follow, worker_rooms
 from dagfs.hub.auth import Token, find_token
 from dagfs.kernel.backing import Backings, Table
+from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
+from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
-from dagfs.kernel.session import Session
+from dagfs.kernel.session import Opening, Session
 from dagfs.model import Commit
 from dagfs.supervisor import Ready, Supervisor, signals_held
 
@@ -55,9 +58,13 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
 
 
 class Announcer:
-    """Tells the starter, systemd and the state file how the mount fares. Used by one thread."""
+    """Tells the starter, systemd and the state file how the mount fares. Used by one thread.
+
+    `shown`: the commits that the mount has shown, written by the worker.
+    """
 
     def __init__(self, plan: MountPlan, commit: Commit, herald: Herald, log_file: Path) -> None:
+        self.shown = CommitTable(commit)
         self._registry = Registry(plan.places.runtime)
         self._name = plan.id
         self._herald = herald
@@ -94,7 +101,7 @@ class Announcer:
         self._publish(self._state.changed(workers=(pid,), generation=generation, state=state))
 
     def ready(self) -> None:
-        """The file system answers."""
+        """The file system answers, or shows another commit from now on."""
         self._publish(self._state.changed(state="serving"))
         what = f"{self._state.host}/{self._state.repo} at {self._state.commit[:12]}"
         notify(f"READY=1\nSTATUS=serving {what}")
@@ -107,22 +114,28 @@ class Announcer:
         self._registry.remove(self._name)
 
     def _publish(self, state: MountState) -> None:
-        self._state = state
+        self._state = state = state.changed(commit=self.shown.shown.sha)
         self._registry.write(self._name, state)
 
 
 def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
     def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
-        with worker_rooms(plan, commit, token) as core:
+        takes_over = announcer.generation > 0
+        followed = Followed(announcer.shown, takes_over) if plan.follow else None
+        with worker_rooms(plan, commit, token, followed) as core:
             through = agreed.has(Feature.PASSTHROUGH)
-            backings = Backings(fd, table, takes_over=announcer.generation > 0) if through else None
-            session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()), backings)
+            backings = Backings(fd, table, takes_over=takes_over) if through else None
+            openings = Openings(open_files) if plan.hold_while_open else None
+            following = Following(fd, core.generations, agreed.minor, openings) if core.generations else None
+            owner = Owner(os.getuid(), os.getgid())
+            session = Session(fd, core.fs, agreed, owner, Opening(backings, following))
             core.observe("kernel", session.counts)
-            ready()
-            session.run()
+            with follow(plan, core, following, openings, ready):
+                ready()
+                session.run()
         return 0
 
-    table = Table()
+    table, open_files = Table(), OpenTable()
     unwanted = Feature(0) if plan.passthrough else Feature.PASSTHROUGH
     with signals_held():
         connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
@@ -140,5 +153,5 @@ def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Ann
     announcer.alone()
     with worker_rooms(plan, commit, token) as core:
         ready: Callable[[], None] = announcer.ready
-        libfuse.serve(core.vfs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
+        libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
     return 0

@@ -15,7 +15,10 @@ from dagfs.model import RefKind, RepoRef
 
 @dataclass(frozen=True, slots=True)
 class MountPlan:
-    """One mount. `revision` is a branch, tag or sha, None for the default branch; `subdir` is "" for the whole tree."""
+    """One mount. `revision` is a branch, tag or sha, None for the default branch; `subdir` is "" for the whole tree.
+
+    `follow`: seconds between two questions for the branch's commit, None for one commit as long as it is mounted.
+    """
 
     repo: RepoRef
     mountpoint: Path
@@ -29,6 +32,8 @@ class MountPlan:
     driver: str = "kernel"
     prefetch: bool = True
     passthrough: bool = False
+    follow: float | None = None
+    hold_while_open: bool = False
 
     @property
     def id(self) -> str:

@@ -18,8 +18,9 @@ from dagfs.daemon.core import Core
 from dagfs.daemon.plan import absolute, mount_id
 from dagfs.daemon.state import Registry, alive, holding
 from dagfs.errors import BadMountPoint, DagfsError, NotADirectory, NotFound, RemoteError
-from dagfs.model import Kind, Span, Urgency
+from dagfs.model import Content, Kind, Span, Urgency
 from dagfs.tree.listing import Place
+from dagfs.tree.tree import Tree
 from dagfs.vfs.seam import ROOT
 
 log = logging.getLogger(__name__)
@@ -88,38 +89,40 @@ class Warmer:
 
     def answer(self, request: Message) -> Iterable[Message]:
         """Fetch what is under `request["paths"]`, relative to the mount; yields a Step's fields now and then."""
-        places = [self._find(str(path)) for path in request["paths"]]
+        tree = self._core.tree  # one commit's, whatever the mount shows later
+        places = [_find(tree, str(path)) for path in request["paths"]]
         left = threading.Event()  # whoever asked has gone, or all is done
         try:
-            yield from (_message(step) for step in self._steps(places, left))
+            yield from (_message(step) for step in self._steps(tree, places, left))
         finally:
             left.set()
 
-    def _steps(self, places: Sequence[Place], left: threading.Event) -> Iterator[Step]:
+    def _steps(self, tree: Tree, places: Sequence[Place], left: threading.Event) -> Iterator[Step]:
         total = Step()
         said = time.monotonic()
-        for file in self._files(places):
+        for file in _files(tree, places):
             total.files += 1
             total.bytes += file.entry.size or 0
             if time.monotonic() - said > STEP_SECONDS:
                 said = time.monotonic()
                 yield total
+        contents = map(tree.content, _files(tree, places))
         pool = ThreadPoolExecutor(AT_ONCE, "warm")
         try:
-            yield from self._fetch_all(pool, self._files(places), total, left)
+            yield from self._fetch_all(pool, contents, total, left)
         finally:
             left.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch_all(
-        self, pool: ThreadPoolExecutor, files: Iterator[Place], total: Step, left: threading.Event
+        self, pool: ThreadPoolExecutor, contents: Iterator[Content], total: Step, left: threading.Event
     ) -> Iterator[Step]:
         under_way: set[Future[int]] = set()
         step = total
-        for file in files:
+        for content in contents:
             if self._stopping.is_set():
                 raise RemoteError("the mount is ending")
-            under_way.add(pool.submit(self._fetch, file, left))
+            under_way.add(pool.submit(self._fetch, content, left))
             if len(under_way) >= AT_ONCE:
                 under_way, step = self._collect(under_way, step)
                 yield step
@@ -135,8 +138,7 @@ class Warmer:
         files = step.done_files + len(done) - len(failed)
         return set(rest), Step(step.files, step.bytes, files, step.done_bytes + fetched, failed)
 
-    def _fetch(self, file: Place, left: threading.Event) -> int:
-        content = self._core.tree.content(file)
+    def _fetch(self, content: Content, left: threading.Event) -> int:
         try:
             size = wait(self._core.cache.size(content, Urgency.WARM_UP))
             for start in range(0, size, CHUNK_BYTES):
@@ -148,32 +150,34 @@ class Warmer:
             raise RemoteError(f"{content.entry.path}: {error}") from error
         return size
 
-    def _find(self, path: str) -> Place:
-        node = ROOT
-        place = wait(self._core.tree.place(node))
-        try:
-            for name in Path(path).parts:
-                place = wait(self._core.tree.lookup(node, name.encode("utf-8", "surrogateescape")))
-                node = place.node
-        except (NotFound, NotADirectory):
-            raise NotFound(f"{path}: the mounted commit has no such path") from None
-        return place
 
-    def _files(self, places: Iterable[Place]) -> Iterator[Place]:
-        """Walk, one level at a time, so that the listings of a level are fetched side by side."""
-        directories: list[Place] = []
-        for place in places:
-            if place.kind is Kind.DIRECTORY:
-                directories.append(place)
-            else:
-                yield place
-        while directories:
-            listings = [self._core.tree.listing(directory, sized=True) for directory in directories]
-            directories = []
-            for listing in map(wait, listings):
-                for position in range(len(listing)):
-                    child = Place(listing, position)
-                    if child.kind is Kind.DIRECTORY:
-                        directories.append(child)
-                    else:
-                        yield child
+def _find(tree: Tree, path: str) -> Place:
+    node = ROOT
+    place = wait(tree.place(node))
+    try:
+        for name in Path(path).parts:
+            place = wait(tree.lookup(node, name.encode("utf-8", "surrogateescape")))
+            node = place.node
+    except (NotFound, NotADirectory):
+        raise NotFound(f"{path}: the mounted commit has no such path") from None
+    return place
+
+
+def _files(tree: Tree, places: Iterable[Place]) -> Iterator[Place]:
+    """Walk, one level at a time, so that the listings of a level are fetched side by side."""
+    directories: list[Place] = []
+    for place in places:
+        if place.kind is Kind.DIRECTORY:
+            directories.append(place)
+        else:
+            yield place
+    while directories:
+        listings = [tree.listing(directory, sized=True) for directory in directories]
+        directories = []
+        for listing in map(wait, listings):
+            for position in range(len(listing)):
+                child = Place(listing, position)
+                if child.kind is Kind.DIRECTORY:
+                    directories.append(child)
+                else:
+                    yield child

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from dagfs.daemon import interpreter
 from dagfs.daemon.control import ControlServer, Message
-from dagfs.daemon.core import Core
+from dagfs.daemon.core import Core, Followed
+from dagfs.daemon.following import Follower, Hold
+from dagfs.daemon.generation import Change
 from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import Registry
 from dagfs.daemon.warming import Warmer
 from dagfs.hub.auth import Token
-from dagfs.model import Commit
+from dagfs.kernel.following import Following
+from dagfs.kernel.openings import Openings
+from dagfs.model import Commit, RefKind
 
 
 @contextlib.contextmanager
-def worker_rooms(plan: MountPlan, commit: Commit, token: Token) -> Iterator[Core]:
+def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
-    core = Core(plan, commit, token)
+    core = Core(plan, commit, token, followed)
     try:
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}
@@ -34,5 +38,31 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token) -> Iterator[Core
         core.close()
 
 
+@contextlib.contextmanager
+def follow(
+    plan: MountPlan, core: Core, kernel: Following | None, openings: Openings | None, shown: Callable[[], None]
+) -> Iterator[None]:
+    """Follow the branch, if the plan says so, for the length of a block. `shown` is called after each change."""
+    generations, followed = core.generations, core.followed
+    if plan.follow is None or generations is None or followed is None or kernel is None:
+        yield
+        return
+    branch = generations.commit.branch
+    change = Change(generations, plan.subdir, kernel.changed)
+    hold = Hold(openings.quiet_for, plan.follow) if openings is not None else Hold()
+    follower = Follower(lambda: core.source.resolve(branch, RefKind.BRANCH), change, plan.follow, hold, shown)
+    core.told = lambda: {
+        "commit": generations.commit.sha,
+        "follow": {"since": followed.shown.since, **follower.report()},
+    }
+    kernel.epoch_begins = follower.epoch_begins
+    kernel.changed()  # a worker before this one may have died between the change and its word to the kernel
+    follower.start()
+    try:
+        yield
+    finally:
+        follower.stop()
+
+
 def _status(core: Core) -> Iterable[Message]:
-    yield {"metrics": core.figures(), "hidden": core.hidden_names()}
+    yield {"metrics": core.figures(), "hidden": core.hidden_names(), **core.told()}

@@ -42,7 +42,8 @@ CONGESTION_POLL = 0.05
 
 
 class Fetcher:
-    """Implements `seam.Loader` for one commit. Sinks are never called with `_lock` held, which is a leaf."""
+    """Implements `seam.Loader`, for contents of `commit` unless they name another. Sinks are never called with `_lock`
+    held, which is a leaf."""
 
     def __init__(
         self,
@@ -159,7 +160,9 @@ class Fetcher:
         """Start a body; give why it cannot be. To end the load here would call `_pump` again for each that waits."""
         self._metrics.add("fetch.transfers")
         try:
-            transfer = self._source.open(self._commit, job.content.entry, job.assembly.request(), attempt)
+            transfer = self._source.open(
+                job.content.commit or self._commit, job.content.entry, job.assembly.request(), attempt
+            )
         except DagfsError as error:
             return error
         except Exception as error:  # whoever waits for this load must hear of it
@@ -247,7 +250,8 @@ class Fetcher:
 
     def _describe(self, job: Job) -> None:
         try:
-            size = self._source.describe(self._commit, job.content.entry.path, sized=True).size
+            commit = job.content.commit or self._commit
+            size = self._source.describe(commit, job.content.entry.path, sized=True).size
         except RemoteError:
             size = None  # it can also be learnt from the bytes
         except DagfsError as error:

@@ -62,7 +62,7 @@ class Op(enum.IntEnum):
 
 
 IN_HEADER = struct.Struct("=IIQQIIIHH")  # length, operation, unique, node, uid, gid, pid, extensions, padding
-IN_START = struct.Struct("=IIQQ")  # the fields of IN_HEADER that are used
+IN_START = struct.Struct("=IIQQ")  # the fields of IN_HEADER that are used by all
 OUT_HEADER = struct.Struct("=IiQ")  # length, -errno or notification, unique
 BODY = IN_HEADER.size
 
@@ -102,6 +102,14 @@ NO_ENTRY = bytes(ENTRY_HEAD.size + ATTR.size)
 MASK64 = (1 << 64) - 1
 
 
+class RefusedError(Exception):
+    """An ordinary answer of a local disk that happens to be an errno: not a failure, not logged."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whom the files of a mount belong to."""
@@ -133,9 +141,9 @@ def encode_attr(attributes: Attributes, owner: Owner) -> bytes:
     )
 
 
-def encode_entry(attributes: Attributes, owner: Owner) -> bytes:
-    """Encode `struct fuse_entry_out`: the answer to LOOKUP."""
-    head = ENTRY_HEAD.pack(attributes.node, 0, VALID_SECONDS, VALID_SECONDS, 0, 0)
+def encode_entry(attributes: Attributes, owner: Owner, name_valid: int = VALID_SECONDS) -> bytes:
+    """Encode `struct fuse_entry_out`: the answer to LOOKUP. `name_valid`: seconds that the kernel may keep the name."""
+    head = ENTRY_HEAD.pack(attributes.node, 0, name_valid, VALID_SECONDS, 0, 0)
     return head + encode_attr(attributes, owner)
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 
 from dagfs.answers import then
-from dagfs.errors import NotFound
+from dagfs.errors import DagfsError, NotFound
 from dagfs.kernel.backing import OPENED, Backings
 from dagfs.kernel.dirents import Streams
+from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated
 from dagfs.kernel.protocol import (
     BODY,
@@ -32,6 +35,7 @@ from dagfs.kernel.protocol import (
     XATTR_OUT,
     Op,
     Owner,
+    RefusedError,
     encode_attr_out,
     encode_entry,
     encode_statfs,
@@ -39,7 +43,8 @@ from dagfs.kernel.protocol import (
 )
 from dagfs.model import Answer
 from dagfs.vfs.errnos import report
-from dagfs.vfs.seam import FileSystem
+from dagfs.vfs.seam import ROOT, FileSystem
+from dagfs.vfs.sizing import recover
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +68,12 @@ WRITES = (
 OPENED_DIRECTORY = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0)
 
 
-class _RefusedError(Exception):
-    """An ordinary answer of a local disk that happens to be an errno: not a failure, not logged."""
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What makes opening cost a message: large files that the kernel reads by itself, or a commit that may change."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    backings: Backings | None = None
+    following: Following | None = None
 
 
 class Session:
@@ -79,17 +84,20 @@ class Session:
     """
 
     def __init__(
-        self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner, backings: Backings | None = None
+        self, fd: int, fs: FileSystem, negotiated: Negotiated, owner: Owner, opening: Opening = Opening()
     ) -> None:
-        """`backings`: only with passthrough agreed on; then each opening of a file costs a message."""
+        """`opening.backings`: only with passthrough agreed on."""
         self._fd = fd
         self._fs = fs
-        self._backings = backings
+        self._backings = opening.backings
+        self._following = opening.following
+        self._brief_root = opening.following is not None and opening.following.brief
         self._entry = partial(encode_entry, owner=owner)
+        self._brief_entry = partial(encode_entry, owner=owner, name_valid=0)
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
-        self._refusals = _refusals(negotiated)
+        self._refusals = self._refused(negotiated)
         self._handlers = self._table()
 
     def run(self) -> None:
@@ -123,11 +131,24 @@ class Session:
             Op.LISTXATTR: self._listxattr,
             Op.STATFS: self._statfs,
             Op.OPEN: self._open,
-            Op.OPENDIR: lambda _node, _message: OPENED_DIRECTORY,
+            Op.OPENDIR: self._opendir,
             Op.RELEASE: self._release,
             Op.RELEASEDIR: _nothing,
             Op.DESTROY: _nothing,
         }
+
+    def _refused(self, negotiated: Negotiated) -> dict[int, int]:
+        """Operations that are refused unseen. IOCTL comes with each `open()` of Python, so it is looked for first.
+
+        Where the kernel takes ENOSYS for "always succeeds", opening costs no message from then on.
+        """
+        refusals: dict[int, int] = {Op.IOCTL: errno.ENOTTY, **dict.fromkeys(WRITES, errno.EROFS)}
+        counted = self._following is not None and self._following.counts
+        if negotiated.has(Feature.NO_OPEN_SUPPORT) and not negotiated.has(Feature.PASSTHROUGH) and not counted:
+            refusals[Op.OPEN] = errno.ENOSYS
+        if negotiated.has(Feature.NO_OPENDIR_SUPPORT) and self._following is None:
+            refusals[Op.OPENDIR] = errno.ENOSYS
+        return refusals
 
     def _serve(self, message: bytes) -> None:
         _, op, unique, node = IN_START.unpack_from(message)
@@ -159,10 +180,11 @@ class Session:
         self._reply(unique, body)
 
     def _refuse(self, op: int, unique: int, node: int, error: BaseException) -> None:
-        if isinstance(error, _RefusedError):
+        if isinstance(error, RefusedError):
             self._write(error_reply(unique, error.number))
         elif op == Op.LOOKUP and type(error) is NotFound:
-            self._reply(unique, NEGATIVE_ENTRY)
+            brief = self._brief_root and node == ROOT
+            self._write(error_reply(unique, errno.ENOENT)) if brief else self._reply(unique, NEGATIVE_ENTRY)
         else:
             self._write(error_reply(unique, report(self._fs, node, _name(op), error)))
 
@@ -184,8 +206,9 @@ class Session:
     def _lookup(self, node: int, message: bytes) -> Answer[bytes]:
         name = message[BODY:-1]
         if len(name) > NAME_MAX:
-            raise _RefusedError(errno.ENAMETOOLONG)
-        return then(self._fs.lookup(node, name), self._entry)
+            raise RefusedError(errno.ENAMETOOLONG)
+        brief = self._brief_root and node == ROOT
+        return then(self._fs.lookup(node, name), self._brief_entry if brief else self._entry)
 
     def _getattr(self, node: int, _message: bytes) -> Answer[bytes]:
         return then(self._fs.getattr(node), self._attr_out)
@@ -194,23 +217,34 @@ class Session:
         _, offset, size = READ_IN.unpack_from(message, BODY)
         return self._fs.read(node, offset, size)
 
-    def _open(self, node: int, _message: bytes) -> Answer[bytes]:
+    def _open(self, node: int, message: bytes) -> Answer[bytes]:
+        handle = 0 if self._following is None else self._following.open(node, message)
+        return then(handle, lambda handle: then(self._opened(node), partial(_with_handle, handle=handle)))
+
+    def _opened(self, node: int) -> Answer[bytes]:
+        """Answer an opening. It must not fail: it is counted by now."""
         if self._backings is None:
             return OPENED
-        return then(self._fs.whole(node), partial(self._backings.open, node))
+        file = recover(lambda: self._fs.whole(node), DagfsError, lambda _: None)  # the read will tell
+        return then(file, partial(self._backings.open, node))
 
-    def _release(self, node: int, _message: bytes) -> bytes:
+    def _release(self, node: int, message: bytes) -> bytes:
         if self._backings is not None:
             self._backings.release(node)
+        if self._following is not None:
+            self._following.release(READ_IN.unpack_from(message, BODY)[0])
         return b""
 
+    def _opendir(self, node: int, _message: bytes) -> bytes:
+        return OPENED_DIRECTORY if self._following is None else self._following.open_directory(node)
+
     def _readdir(self, node: int, message: bytes) -> Answer[bytes]:
-        _, offset, size = READ_IN.unpack_from(message, BODY)
-        return then(self._fs.readdir(node), partial(self._streams.plain, offset=offset, size=size))
+        handle, offset, size = READ_IN.unpack_from(message, BODY)
+        return then(self._fs.readdir(handle or node), partial(self._streams.plain, offset=offset, size=size))
 
     def _readdirplus(self, node: int, message: bytes) -> Answer[bytes]:
-        _, offset, size = READ_IN.unpack_from(message, BODY)
-        return then(self._fs.readdir(node), partial(self._streams.plus, offset=offset, size=size))
+        handle, offset, size = READ_IN.unpack_from(message, BODY)
+        return then(self._fs.readdir(handle or node), partial(self._streams.plus, offset=offset, size=size))
 
     def _readlink(self, node: int, _message: bytes) -> Answer[bytes]:
         return self._fs.readlink(node)
@@ -222,7 +256,7 @@ class Session:
         size, _ = XATTR_IN.unpack_from(message, BODY)
         name = message[BODY + XATTR_IN.size : -1]
         if not name.startswith(b"user."):  # `ls -l` then stops to ask for the ACL of every single file
-            raise _RefusedError(errno.EOPNOTSUPP)
+            raise RefusedError(errno.EOPNOTSUPP)
         return then(self._fs.getxattr(node, name), partial(_sized, size=size))
 
     def _listxattr(self, node: int, message: bytes) -> bytes:
@@ -230,17 +264,9 @@ class Session:
         return _sized(b"".join(name + b"\0" for name in self._fs.listxattr(node)), size)
 
 
-def _refusals(negotiated: Negotiated) -> dict[int, int]:
-    """Operations that are refused unseen. IOCTL comes with each `open()` of Python, so it is looked for first.
-
-    Where the kernel takes ENOSYS for "always succeeds", opening costs no message from then on.
-    """
-    refusals: dict[int, int] = {Op.IOCTL: errno.ENOTTY, **dict.fromkeys(WRITES, errno.EROFS)}
-    if negotiated.has(Feature.NO_OPEN_SUPPORT) and not negotiated.has(Feature.PASSTHROUGH):
-        refusals[Op.OPEN] = errno.ENOSYS
-    if negotiated.has(Feature.NO_OPENDIR_SUPPORT):
-        refusals[Op.OPENDIR] = errno.ENOSYS
-    return refusals
+def _with_handle(opened: bytes, handle: int) -> bytes:
+    """Put a handle into the answer to OPEN."""
+    return handle.to_bytes(8, sys.byteorder) + opened[8:]
 
 
 def _nothing(_node: int, _message: bytes) -> bytes:
@@ -250,11 +276,11 @@ def _nothing(_node: int, _message: bytes) -> bytes:
 def _sized(value: bytes | None, size: int) -> bytes:
     """Answer GETXATTR and LISTXATTR: a `size` of 0 asks how long the value is."""
     if value is None:
-        raise _RefusedError(errno.ENODATA)
+        raise RefusedError(errno.ENODATA)
     if size == 0:
         return XATTR_OUT.pack(len(value), 0)
     if len(value) > size:
-        raise _RefusedError(errno.ERANGE)
+        raise RefusedError(errno.ERANGE)
     return value
 
 

@@ -129,21 +129,30 @@ class Listings:
         self._workers.submit(lambda: self._shelf.save(listing.directory.path, listing.columns), background=True)
 
     def close(self) -> None:
-        with self._lock:
-            held = list(self._held.values())
-        for listing in held:
+        for listing in self.held():
             self.save(listing, at_once=True)
+
+    def held(self) -> list[Listing]:
+        """Give the listings at hand."""
+        with self._lock:
+            return list(self._held.values())
+
+    def shrink(self, limit: int) -> None:
+        """Hold no more than `limit` bytes from now on."""
+        with self._lock:
+            self.memory_bytes = limit
+            evicted = self._shrink(None)
+        for old in evicted:
+            self.save(old, at_once=True)
 
     def figures(self) -> tuple[int, int]:
         """Count rows of the listings at hand, and the bytes of the sizes that they know."""
-        with self._lock:
-            held = list(self._held.values())
+        held = self.held()
         return sum(len(listing) for listing in held), sum(listing.bytes_known for listing in held)
 
     def hidden(self) -> tuple[int, list[str]]:
         """Count the names that no file system can show, in the listings at hand, and give some of them."""
-        with self._lock:
-            held = list(self._held.values())
+        held = self.held()
         names = [name for listing in held for name in listing.columns.hidden_names]
         return sum(listing.columns.hidden for listing in held), names[:100]
 
@@ -212,7 +221,7 @@ class Listings:
             if position >= 0:
                 listing.early[position] = number << SLOT_BITS
 
-    def _shrink(self, newest: Listing) -> list[Listing]:
+    def _shrink(self, newest: Listing | None) -> list[Listing]:
         """Take out listings until the rest fits; those used since the last sweep get one more round."""
         evicted: list[Listing] = []
         chances = len(self._held)

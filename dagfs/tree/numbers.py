@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from dagfs.errors import Unsupported
 from dagfs.model import Entry, Kind, Versioning
 from dagfs.tree.codec import seal, unseal
 
@@ -23,6 +24,10 @@ PAGE = 64
 ORIGINS = 1 << 38
 """A book starts to count anywhere below: when the store has lost it under a mount (`dagfs cache clear`), the next one
 gives none of its numbers again, so that what the kernel remembers is refused and never taken for another path."""
+
+BOOK_BITS = 24
+"""Numbers of a book that shares a mount with others: each counts in a range of its own, so that a node id tells its
+commit."""
 
 KEPT = 65_536
 """Paths, and early children, held in memory; what falls out is read again from the store."""
@@ -81,7 +86,9 @@ class NumberBook:
         name: str,
         kept: int = KEPT,
         new_origin: Callable[[], int] = lambda: secrets.randbelow(ORIGINS),
+        limit: int | None = None,
     ) -> None:
+        """`limit`: how many numbers may be given; None is any."""
         self._values = values
         self._name = name
         self._writing = threading.Lock()
@@ -91,7 +98,9 @@ class NumberBook:
         self._early: Recent[str, dict[str, int]] = Recent(kept)  # directory -> names with an early number
         self._tail: list[Numbered] = []  # the last page; guarded by _writing
         self._count = 0  # numbers given; written under both locks
+        self._limit = limit
         pages, self._origin = self._stored_start() or (0, new_origin())
+        self.fresh = not pages  # the store had nothing of this book: it is new, or was lost
         self._load(pages)
 
     def find(self, path: str) -> int | None:
@@ -131,6 +140,8 @@ class NumberBook:
 
     def _append(self, record: Numbered) -> int:
         ordinal = self._count + 1
+        if self._limit is not None and ordinal >= self._limit:
+            raise Unsupported(f"{record.entry.path}: the mounted commit has more directories than node ids can tell")
         number = self._origin + ordinal
         if ordinal % PAGE == 1:
             self._tail = []

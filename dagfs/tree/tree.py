@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 
-from dagfs.answers import settle, then
-from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError
+from dagfs.answers import settle, then, wait
+from dagfs.errors import (
+    ContentChanged,
+    DagfsError,
+    NotADirectory,
+    NotFound,
+    ProtocolError,
+    RemoteUnavailable,
+    Stalled,
+)
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of
@@ -15,10 +25,12 @@ from dagfs.tree.builder import build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
 from dagfs.tree.listings import Listings, ended
-from dagfs.tree.numbers import NumberBook, Recent, Values
+from dagfs.tree.numbers import BOOK_BITS, NumberBook, Recent, Values
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
+
+log = logging.getLogger(__name__)
 
 LIST_AT_LOOKUP = 2
 """The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
@@ -30,12 +42,15 @@ _KEPT = 65_536  # absent paths, early places and lookup counts held in memory
 @dataclass(frozen=True, slots=True)
 class Pinned:
     """What is mounted. `root_path`: the directory of the repository that is the mount's root, "" for all of it.
-    `mount`: tells the node ids of mounts that share a store apart; the same after a restart of one mount's worker."""
+    `mount`: tells the node ids of mounts that share a store apart; the same after a restart of one mount's worker.
+    `ordinal`: stands in bits 48 to 63 of every node id but the root's, where a mount shows one commit after another;
+    0 where it shows one only."""
 
     repo: RepoRef
     commit: Commit
     root_path: str = ""
     mount: str = ""
+    ordinal: int = 0
 
 
 class Tree:
@@ -51,7 +66,7 @@ class Tree:
         self._metrics = metrics
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
-        self._book = NumberBook(values, f"{name}/numbers/{pinned.mount}")
+        self._book = _book(values, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
         self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
         self._walks = WalkAhead()
         self._lock = threading.Lock()
@@ -60,12 +75,38 @@ class Tree:
         self._singles: Recent[str, Place] = Recent(_KEPT)
         self._lookups: Recent[str, int] = Recent(_KEPT)  # directory without a listing -> lookups in it
 
+    @property
+    def unnumbered(self) -> bool:
+        """Whether the store had no node id of this tree: nobody has been told any, or they are lost."""
+        return self._book.fresh
+
     def prepare(self) -> None:
         """List the root, blocking. Raises NotADirectory, NotFound, AccessDenied, RemoteError."""
         directory = self._root.entry
         future: Future[Listing] = Future()
         settle(future, lambda: self._listings.get(directory))
         self._listings.call_by(ROOT_NODE, future.result())
+
+    def prepare_like(self, other: Tree, most: int) -> None:
+        """List what `other` has at hand, as far as it is there; blocking. At most `most` directories, those nearest to
+        the root.
+
+        Raises RemoteUnavailable, Stalled: a later try may do better. A directory that cannot be listed for another
+        reason is left for who asks for it.
+        """
+        wanted = sorted(other._listings.held(), key=lambda listing: listing.directory.path.count("/"))
+        for _, level in groupby(wanted[:most], key=lambda listing: listing.directory.path.count("/")):
+            for asked in [self._listed_as(listing) for listing in level]:
+                try:
+                    wait(asked)
+                except (RemoteUnavailable, Stalled):
+                    raise
+                except DagfsError as error:
+                    log.info("not listed ahead: %s", error)
+
+    def rest(self, listings_bytes: int) -> None:
+        """Keep little in memory from now on: few programs will ask."""
+        self._listings.shrink(listings_bytes)
 
     def close(self) -> None:
         """Store what has been learnt; the workers belong to who made them."""
@@ -171,6 +212,15 @@ class Tree:
         """Count the names that no file system can show, in the listings at hand, and give some of them."""
         return self._listings.hidden()
 
+    def _listed_as(self, listing: Listing) -> Answer[Listing | None]:
+        """List a directory in the way that another tree has; None where this one has no such directory at hand."""
+        path = listing.directory.path
+        place = self._root if path == self.pinned.root_path else self.known(path)
+        if place is None or place.kind is not Kind.DIRECTORY:
+            return None
+        listed = self._listings.get(place.entry, sized=listing.asked_sizes, background=True)
+        return then(listed, lambda found: found)
+
     def _lookup_in(self, place: Place, name: bytes) -> Answer[Place]:
         directory = _as_directory(place)
         node = place.node
@@ -260,6 +310,12 @@ class Tree:
         if columns.hidden:
             self._metrics.add("tree.hidden_names", columns.hidden)
         return columns
+
+
+def _book(values: Values, name: str, ordinal: int) -> NumberBook:
+    if not ordinal:
+        return NumberBook(values, name)
+    return NumberBook(values, name, new_origin=lambda: ordinal << BOOK_BITS, limit=1 << BOOK_BITS)
 
 
 def _directory(path: str) -> Entry:

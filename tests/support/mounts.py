@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from dagfs.errors import BadMountPoint
+from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mountinfo import find_mount
 from dagfs.kernel.mounting import Mount, check_mount_point, mount
+from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
-from dagfs.kernel.session import Session
+from dagfs.kernel.session import Opening, Session
+from dagfs.model import Commit
 from dagfs.supervisor import Supervisor
+from dagfs.vfs.generations import Generations
 from dagfs.vfs.seam import FileSystem
 
 DRIVERS = ("kernel", "libfuse")
@@ -84,6 +88,10 @@ class Mounted:
             assert time.monotonic() < deadline, f"{self.calls(operation)} of {count} calls of {operation}"
             time.sleep(0.01)
 
+    def show(self, sha: str) -> None:
+        """Show another commit; the file system is a Generations."""
+        assert self.ask(f"show {sha}") is True
+
     def set(self, name: str, value: Any) -> None:
         """Switch a behaviour of the MemoryFs."""
         self.ask(f"set {name} {json.dumps(value)}")
@@ -110,9 +118,12 @@ def mounted(
     supervised: bool = False,
     resend: bool = True,
     allow_other: bool = False,
+    minor: int | None = None,
+    counted: bool = False,
 ) -> Iterator[Mounted]:
     """Mount what `build` makes; `build` is called in the process that serves, once for each worker.
 
+    `minor`: as on a kernel with that older protocol; `counted`: openings are seen, where `build` makes Generations.
     `user`: the uid to mount as, with fusermount3. `resend` False: as on a kernel that cannot repeat requests. Without
     `path` a directory of that user's is made and removed.
     """
@@ -124,7 +135,7 @@ def mounted(
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _child(Plan(build, driver, str(place), user, supervised, resend, allow_other), theirs)
+        _child(Plan(build, driver, str(place), user, supervised, resend, allow_other, minor, counted), theirs)
     theirs.close()
     one = Mounted(place, pid, driver, ours)
     try:
@@ -163,6 +174,8 @@ class Plan:
     supervised: bool
     resend: bool
     allow_other: bool
+    minor: int | None
+    counted: bool
 
 
 def _child(plan: Plan, control: socket.socket) -> None:
@@ -198,28 +211,36 @@ def _serve_kernel(plan: Plan, control: socket.socket) -> int:
     agreed = negotiate(held.fd)
     if not plan.resend:
         agreed = dataclasses.replace(agreed, features=agreed.features & ~Feature.HAS_RESEND)
+    if plan.minor is not None:
+        agreed = dataclasses.replace(agreed, minor=plan.minor)
+    table = OpenTable()
     if not plan.supervised:
-        return _work(plan.build, control, held.fd, agreed, lambda: _send(control, {"ready": True}))
+        return _work(plan, table, control, held.fd, agreed, lambda: _send(control, {"ready": True}))
     return Supervisor(
         held,
         agreed,
-        lambda fd, negotiated, ready: _work(plan.build, control, fd, negotiated, ready),
+        lambda fd, negotiated, ready: _work(plan, table, control, fd, negotiated, ready),
         on_worker=lambda pid: _send(control, {"worker": pid}),
         on_ready=lambda: _send(control, {"ready": True}),
     ).run()
 
 
 def _work(
-    build: Callable[[], FileSystem],
+    plan: Plan,
+    table: OpenTable,
     control: socket.socket,
     fd: int,
     negotiated: Negotiated,
     ready: Callable[[], None],
 ) -> int:
     signal.alarm(DEADLINE)
-    fs = build()
-    session = Session(fd, fs, negotiated, Owner(os.getuid(), os.getgid()))
-    threading.Thread(target=_answer, args=(control, fs, session), daemon=True).start()
+    fs = plan.build()
+    following = None
+    if isinstance(fs, Generations):
+        following = Following(fd, fs, negotiated.minor, Openings(table) if plan.counted else None)
+        following.changed()
+    session = Session(fd, fs, negotiated, Owner(os.getuid(), os.getgid()), Opening(following=following))
+    threading.Thread(target=_answer, args=(control, fs, session, following), daemon=True).start()
     ready()
     session.run()
     return 0
@@ -242,16 +263,20 @@ def _serve_libfuse(plan: Plan, control: socket.socket) -> int:
     return 0
 
 
-def _answer(control: socket.socket, fs: Any, session: Session | None) -> None:
+def _answer(control: socket.socket, fs: Any, session: Session | None, following: Following | None = None) -> None:
     while question := _line(control):
         try:
-            _send(control, {"answer": _reply(question, fs, session)})
+            changed = following.changed if following is not None else None
+            _send(control, {"answer": _reply(question, fs, session, changed)})
         except Exception as error:  # noqa: BLE001 -- as above
             _send(control, {"error": repr(error)})
 
 
-def _reply(question: str, fs: Any, session: Session | None) -> Any:
+def _reply(question: str, fs: Any, session: Session | None, changed: Callable[[], None] | None) -> Any:
     word, _, rest = question.partition(" ")
+    if word == "show":
+        ordinal, one = fs.prepare(Commit(rest, 0.0))
+        return fs.switch(ordinal, one, lambda: True, changed)
     if word == "release":
         fs.release()
     elif word == "counts":

@@ -313,6 +313,19 @@ def directories_of(paths: Iterable[str]) -> set[str]:
     return {str(parent) if str(parent) != "." else "" for path in paths for parent in Path(path).parents}
 
 
+def put_dvc_directory(root: Path, name: str, files: Mapping[str, bytes]) -> None:
+    """Track a directory as DVC 3 does, without running it; `files` are relative to it."""
+    cache = root / ".dvc/cache/files/md5"
+    rows = [{"md5": hashlib.md5(data).hexdigest(), "relpath": path} for path, data in sorted(files.items())]
+    manifest = json.dumps(rows).encode()
+    digest = hashlib.md5(manifest).hexdigest() + ".dir"
+    for key, data in [(digest, manifest), *((row["md5"], files[row["relpath"]]) for row in rows)]:
+        put_legacy(cache, key, data)
+    size = sum(map(len, files.values()))
+    pointer = f"outs:\n- md5: {digest}\n  size: {size}\n  nfiles: {len(rows)}\n  hash: md5\n  path: {name}\n"
+    write_files(root, {f"{name}.dvc": pointer.encode(), ".dvc/.gitignore": b"/cache\n/tmp\n"})
+
+
 def numbered(i: int, per_directory: int | None) -> str:
     """Give the name of file number `i` in a `big_directory`."""
     return f"{i:06d}.bin" if per_directory is None else f"{i // per_directory:06d}/{i:06d}.bin"

@@ -1,0 +1,99 @@
+"""The rooms of one commit, and what is done before a mount shows another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dagfs.errors import NotADirectory, NotFound, UnknownRevision
+from dagfs.model import Commit
+from dagfs.prefetch.prefetcher import Prefetcher
+from dagfs.tree.tree import Tree
+from dagfs.vfs.core import Vfs
+from dagfs.vfs.generations import Generations
+
+LISTED_AHEAD = 1024
+"""Directories of the commit shown that are listed in the next one before it is; a request each."""
+
+RESTING_BYTES = 8 << 20
+"""Of listings of an earlier commit, held in memory for who is still in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What there is once for each commit (`vfs.generations.Generation`)."""
+
+    tree: Tree
+    prefetcher: Prefetcher
+    vfs: Vfs
+
+    @property
+    def fs(self) -> Vfs:
+        return self.vfs
+
+    @property
+    def lost(self) -> bool:
+        return self.tree.unnumbered
+
+    def rest(self) -> None:
+        self.prefetcher.enabled = False
+        self.tree.rest(RESTING_BYTES)
+
+    def close(self) -> None:
+        self.prefetcher.enabled = False
+        self.tree.close()
+
+
+class Change:
+    """Prepares and shows commits (`following.Room`). Used by one thread."""
+
+    def __init__(self, generations: Generations[Rooms], subdir: str, tell: Callable[[], None]) -> None:
+        """`tell` makes the kernel forget names, without waiting."""
+        self._generations = generations
+        self._subdir = subdir
+        self._tell = tell
+        self._begun: tuple[str, int, Rooms] | None = None  # whose listings may be here in part
+
+    @property
+    def commit(self) -> Commit:
+        return self._generations.commit
+
+    def prepare(self, commit: Commit) -> Ready:
+        """List the new commit as the shown one has been listed. Raises DagfsError; what came is kept for a next try."""
+        if self._begun is None or self._begun[0] != commit.sha:
+            self.forget()
+            self._begun = (commit.sha, *self._generations.prepare(commit))
+        _, ordinal, rooms = self._begun
+        try:
+            rooms.tree.prepare()
+        except (NotFound, NotADirectory):
+            raise UnknownRevision(f"commit {commit.sha[:12]} has no directory {self._subdir!r}") from None
+        rooms.tree.prepare_like(self._generations.current.tree, LISTED_AHEAD)
+        return Ready(self, ordinal, rooms)
+
+    def show(self, ordinal: int, rooms: Rooms, may: Callable[[], bool]) -> bool:
+        done = self._generations.switch(ordinal, rooms, may, self._tell)
+        if done:
+            self._begun = None
+        return done
+
+    def forget(self) -> None:
+        """Drop what is prepared, or was begun."""
+        if self._begun is not None:
+            self._begun[2].close()
+            self._begun = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A commit that is ready to be shown (`following.Prepared`)."""
+
+    change: Change
+    ordinal: int
+    rooms: Rooms
+
+    def show(self, may: Callable[[], bool]) -> bool:
+        return self.change.show(self.ordinal, self.rooms, may)
+
+    def drop(self) -> None:
+        self.change.forget()
