@@ -10,7 +10,7 @@ from typing import Any
 
 from dagfs.cache import Cache
 from dagfs.daemon.commits import CommitTable
-from dagfs.daemon.generation import Rooms
+from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import (
     AccessDenied,
@@ -95,7 +95,7 @@ class Core:
         self.workers = Workers()
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
-        self._only = self._rooms(commit, plan.id) if followed is None else None
+        self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
         self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
 
     @property
@@ -116,17 +116,20 @@ class Core:
         return self.rooms.tree
 
     def _generations(self, followed: Followed) -> Generations[Rooms]:
-        shown = followed.shown
+        shown, trees = followed.shown, Trees()
 
         def build(commit: Commit, ordinal: int) -> Rooms:
-            return self._rooms(commit, f"{self._plan.id}-{shown.session}-{ordinal}", ordinal)
+            mount = f"{self._plan.id}-{shown.session}-{ordinal}"
+            return self._rooms(trees.get(ordinal, lambda: self._tree(commit, mount, ordinal)))
 
         return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
 
-    def _rooms(self, commit: Commit, mount: str, ordinal: int = 0) -> Rooms:
-        """Build what there is once for each commit; content, connections and threads serve all of them."""
+    def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
         pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
-        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
+        return Tree(self.source, pinned, self.store, self.workers, self.metrics)
+
+    def _rooms(self, tree: Tree) -> Rooms:
+        """Build what there is once for each commit; content, connections and threads serve all of them."""
         prefetcher = self._prefetcher(tree)
         vfs = Vfs(tree, self.cache, self.store.size, self.metrics, OpeningWatcher(prefetcher))
         return Rooms(tree, prefetcher, vfs)

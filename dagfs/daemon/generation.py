@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from dagfs.errors import NotADirectory, NotFound, UnknownRevision
 from dagfs.model import Commit
@@ -42,6 +44,26 @@ class Rooms:
     def close(self) -> None:
         self.prefetcher.enabled = False
         self.tree.close()
+
+
+class Trees:
+    """Trees by the ordinal of their commit, as long as anything uses them. Thread-safe.
+
+    A commit whose rooms were dropped may have a request under way when they are built again; two trees of it would give
+    one number to two paths.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: WeakValueDictionary[int, Tree] = WeakValueDictionary()
+
+    def get(self, ordinal: int, make: Callable[[], Tree]) -> Tree:
+        """Give the tree of an ordinal; `make` makes it unless there is one."""
+        with self._lock:
+            tree = self._used.get(ordinal)
+            if tree is None:
+                tree = self._used[ordinal] = make()
+            return tree
 
 
 class Change:

@@ -42,7 +42,7 @@ class Following:
         self._epoch = Epoch()  # used by the dispatcher only, as is the next
         self._trying: Answer[None] = None  # openings wait for it: none may slip in between
         self._lock = threading.Lock()
-        self._sent_back: Recent[tuple[int, int], bool] = Recent(_SENT_BACK)  # thread, node
+        self._sent_back: Recent[int, bool] = Recent(_SENT_BACK)  # thread -> its last opening was sent back
         self.brief = minor < EPOCH_MINOR
         """Names in the root are asked for each time: this kernel cannot be told that they have changed, or only by a
         message that waits for who is looking a name up, and that misses a reply on its way."""
@@ -70,9 +70,9 @@ class Following:
     def open(self, node: int, message: bytes) -> Answer[int]:
         """Count an opening if openings count, and give its handle.
 
-        Raises RefusedError: ENFILE when there are too many; ESTALE, once for a thread and node, when the mount shows
-        another commit by now. The kernel then looks the path up again. Who comes a second time has not come from the
-        root, and gets the old commit's file.
+        Raises RefusedError: ENFILE when there are too many; ESTALE, when the mount shows another commit by now, unless
+        the thread's last opening ended so. The kernel then looks the path up again. Who comes with an old node once
+        more has not come from the root, or the commit has changed again: it gets the old commit's file.
         """
         openings = self._openings
         if openings is None:
@@ -84,9 +84,13 @@ class Following:
     def _count(self, openings: Openings, node: int, message: bytes) -> int:
         _, _, unique, _, _, _, thread, _, _ = IN_HEADER.unpack_from(message)
         handles: list[int | None] = []
-        if not self._generations.admit(node, lambda: handles.append(openings.opened(unique))):
-            if not self._came_back(thread, node):
+        admitted = self._generations.admit(node, lambda: handles.append(openings.opened(unique)))
+        with self._lock:
+            sent_back = self._sent_back.pop(thread)
+            if not admitted and not sent_back:
+                self._sent_back.put(thread, True)
                 raise RefusedError(errno.ESTALE)
+        if not admitted:
             handles.append(openings.opened(unique))
         if handles[0] is None:
             raise RefusedError(errno.ENFILE)
@@ -96,10 +100,3 @@ class Following:
         """A file was closed."""
         if self._openings is not None:
             self._openings.closed(handle)
-
-    def _came_back(self, thread: int, node: int) -> bool:
-        with self._lock:
-            if self._sent_back.pop((thread, node)):
-                return True
-            self._sent_back.put((thread, node), True)
-            return False

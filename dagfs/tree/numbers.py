@@ -100,8 +100,12 @@ class NumberBook:
         self._count = 0  # numbers given; written under both locks
         self._limit = limit
         pages, self._origin = self._stored_start() or (0, new_origin())
-        self.fresh = not pages  # the store had nothing of this book: it is new, or was lost
         self._load(pages)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no number has been given: the book is new, or the store has lost it."""
+        return not self._count
 
     def find(self, path: str) -> int | None:
         """Give the number of a path, None when it has none."""

@@ -77,8 +77,8 @@ class Tree:
 
     @property
     def unnumbered(self) -> bool:
-        """Whether the store had no node id of this tree: nobody has been told any, or they are lost."""
-        return self._book.fresh
+        """Whether no node id is known: nobody has been told any, or the store has lost them."""
+        return self._book.empty
 
     def prepare(self) -> None:
         """List the root, blocking. Raises NotADirectory, NotFound, AccessDenied, RemoteError."""

@@ -103,6 +103,7 @@ class Workers:
                 job.run()
             except Exception:
                 log.exception("a metadata job failed")
+            del job  # an idle thread would keep the tree of a commit that nobody is in any more
             if background:
                 with self._lock:
                     self._running_background -= 1

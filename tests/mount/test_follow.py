@@ -298,6 +298,7 @@ def test_a_change_costs_one_listing_a_directory_and_what_has_changed(moving, hom
         assert counted["requests"].get("raw", 0) == 0
         assert counted["requests"]["listing"] <= listed + 1
         asked(url, reset=True)
+        home.run("warm", data / "src")
         assert read_all(data) == moving.files[2]
         counted = asked(url)
         changed = {path for path, body in moving.files[2].items() if moving.files[1].get(path) != body and body}

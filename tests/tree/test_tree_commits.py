@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from support.world import Values, World
 
 from dagfs.answers import wait
+from dagfs.daemon.generation import Trees
 from dagfs.errors import NotFound, ProtocolError, RemoteUnavailable, Unsupported
 from dagfs.hub.memory import MemorySource
 from dagfs.metrics import Metrics
@@ -41,6 +45,24 @@ def test_node_ids_tell_the_commit():
             again = tree_of(world, world.source.commit, ordinal)  # as after a restart
             assert not again.unnumbered
             assert wait(again.place(row.node)).entry.path == "own"
+
+
+def test_a_tree_that_is_still_in_use_is_not_made_a_second_time():
+    """Two would give one number to two paths."""
+    trees = Trees()
+    with World(FILES) as world:
+        first = trees.get(1, lambda: tree_of(world, world.source.commit, 1))
+        first.prepare()
+        row = wait(first.lookup(1, b"own")).node
+        assert trees.get(1, lambda: tree_of(world, world.source.commit, 1)) is first
+        assert trees.get(2, lambda: tree_of(world, world.source.commit, 2)) is not first
+        used = weakref.ref(first)
+        del first
+        gc.collect()
+        assert used() is None
+        again = trees.get(1, lambda: tree_of(world, world.source.commit, 1))
+        assert not again.unnumbered
+        assert wait(again.place(row)).entry.path == "own"
 
 
 def test_a_book_gives_no_number_of_the_next_commits():
