@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from dagfs import __version__
 from dagfs.daemon import interpreter
 from dagfs.daemon.control import ControlServer, Message
 from dagfs.daemon.core import Core
@@ -35,4 +36,4 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token) -> Iterator[Core
 
 
 def _status(core: Core) -> Iterable[Message]:
-    yield {"metrics": core.figures(), "hidden": core.hidden_names()}
+    yield {"version": __version__, "metrics": core.figures(), "hidden": core.hidden_names()}

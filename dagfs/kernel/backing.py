@@ -28,10 +28,16 @@ ROWS = 4096
 
 
 class Table:
-    """Which node is backed by which id, in memory that a worker's successors share. One worker at a time uses it."""
+    """Which node is backed by which id, in memory that a worker's successors share. One worker at a time uses it.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, ROWS * _ROW.size)
+    `fd`: that memory, as another program of the same mount has made it; without, it is made.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = os.memfd_create("dagfs-backings") if fd is None else fd
+        if fd is None:
+            os.ftruncate(self.fd, ROWS * _ROW.size)
+        self._memory = mmap.mmap(self.fd, ROWS * _ROW.size)
 
     def rows(self) -> list[tuple[int, int]]:
         """Give (node, backing id) of each row; node 0 is a free one."""

@@ -62,6 +62,12 @@ class Mount:
         return aborted
 
     @property
+    def reachable(self) -> bool:
+        """Whether its path leads to it: it is on the tree, and nothing is mounted over it."""
+        present = find_mount(self.path)
+        return present is not None and present.connection == self.connection
+
+    @property
     def mounted(self) -> bool:
         """Whether it is on the tree, also under another mount."""
         return any((at.path, at.connection) == (self.path, self.connection) for at in mount_points())
