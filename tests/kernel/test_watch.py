@@ -114,7 +114,8 @@ def await_questions(one: Mounted, count: int) -> None:
     sleeps = psutil.Process(asker_of(one).pid)
     before = sleeps.num_ctx_switches().voluntary
     deadline = time.monotonic() + 20
-    while sleeps.num_ctx_switches().voluntary < before + 2 * count and time.monotonic() < deadline:
+    while sleeps.num_ctx_switches().voluntary < before + 2 * count:
+        assert time.monotonic() < deadline, "the asker does not ask"
         time.sleep(0.05)
 
 
