@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dagfs.cache import Cache
-from dagfs.daemon.plan import MountPlan
+from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.errors import (
     AccessDenied,
     BadToken,
@@ -30,6 +30,7 @@ from dagfs.prefetch.prefetcher import Planner, Prefetcher
 from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import GuessSource
 from dagfs.store.disk import DiskStore
+from dagfs.store.ledger import Ledger
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
@@ -76,7 +77,8 @@ class Core:
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
         pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
-        self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
+        self.ledger = Ledger(ledger_path(plan.places, plan.id))
+        self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
         self.prefetcher = self._prefetcher(plan.prefetch)
         self.vfs = Vfs(self.tree, self.cache, self.store.size, self.metrics, OpeningWatcher(self.prefetcher))
 
@@ -113,6 +115,7 @@ class Core:
         self.workers.close()
         self.cache.close()
         self.store.close()
+        self.ledger.close()
 
 
 def open_stores(cache: Path) -> Iterator[DiskStore]:

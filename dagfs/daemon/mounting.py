@@ -16,7 +16,7 @@ from dagfs.daemon.claim import claim
 from dagfs.daemon.core import resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
-from dagfs.daemon.plan import MountPlan
+from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.daemon.serving import Service, token_for
 from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.daemon.successor import renewal
@@ -26,6 +26,7 @@ from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
 from dagfs.model import Commit
+from dagfs.store.ledger import forget
 from dagfs.supervisor.loop import Supervisor, signals_held
 from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
 
@@ -40,6 +41,8 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     start_log(None if foreground else log_file)
     check_fuse(plan.allow_other)
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
+        ledger = ledger_path(plan.places, plan.id)
+        forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
         token = token_for(plan)
         commit = resolve(plan, token)
         gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
@@ -52,6 +55,7 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
                 status = _serve_kernel(service, announcer, renewal(service, foreground=foreground))
         finally:
             announcer.ended()
+            forget(ledger)
     herald.say(Outcome(f"the mount ended before it could be read; {log_file} says why", status or 1))
     return status
 

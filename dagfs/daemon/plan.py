@@ -41,6 +41,11 @@ class MountPlan:
         return self.places.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", self.repo.host)
 
 
+def ledger_path(places: Places, name: str) -> Path:
+    """Where the mount of that name writes down what its kernel remembers."""
+    return places.state / "mounts" / name
+
+
 def mount_id(mountpoint: Path) -> str:
     return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
 

@@ -60,7 +60,8 @@ def processes_of(home) -> list[psutil.Process]:
 
 def leftovers(home, *, cache: bool = True) -> list[str]:
     """Name what a mount has left in its user's directories and processes."""
-    files = [*(home.root / "run/dagfs").iterdir(), *((home.root / "cache/dagfs").glob("*/tmp/*") if cache else ())]
+    state = [*(home.root / "run/dagfs").iterdir(), *(home.root / "state/dagfs/mounts").glob("*")]
+    files = [*state, *((home.root / "cache/dagfs").glob("*/tmp/*") if cache else ())]
     return [*map(str, files), *(f"{process.pid} {state_of(process.pid)}" for process in processes_of(home))]
 
 
@@ -94,6 +95,23 @@ def test_eight_readers_see_no_error_while_the_worker_is_killed_again_and_again(s
         home.run("cache", "clear")
     assert readers.failures == {}
     assert readers.seen["right"] > 100
+
+
+def test_a_cache_that_was_cleared_before_the_worker_died_costs_no_error_either(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        names = [f"images/{n:03d}.jpg" for n in range(1, 21)]
+        for name in names:
+            os.stat(data / name)
+        for generation in (2, 3):
+            report = home.status()[0]
+            if generation == 2:
+                home.run("cache", "clear")
+            else:
+                shutil.rmtree(report["cache"])
+            os.kill(report["workers"][0], signal.SIGKILL)
+            await_worker(home, generation)
+            for name in names[generation::2]:
+                assert (data / name).read_bytes() == sample.files[name]
 
 
 @pytest.mark.stress
