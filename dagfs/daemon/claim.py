@@ -37,6 +37,14 @@ def claim(lock: Path, check: Callable[[], object]) -> Iterator[None]:
         os.close(held)
 
 
+def clear(lock: Path) -> None:
+    """Remove the lock file that a killed daemon has left, unless another daemon holds it."""
+    held = _lock(lock)
+    if held is not None:
+        lock.unlink(missing_ok=True)
+        os.close(held)
+
+
 def _lock(path: Path) -> int | None:
     """Give a locked descriptor; None when somebody else holds the lock, or has just removed the file."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from dagfs.config import Places
+from dagfs.daemon.claim import clear
 from dagfs.daemon.plan import ledger_path, mount_id
 from dagfs.daemon.state import MountState, Registry, alive, holding
 from dagfs.errors import BadMountPoint, DagfsError
@@ -35,6 +36,7 @@ def end(mountpoint: Path, places: Places) -> str:
     if state == registry.read(name):  # else somebody mounts there again already
         registry.remove(name)
         forget(ledger_path(places, name))
+        clear(registry.lock(name))
     if is_ours(str(mountpoint)):
         raise DagfsError(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
     return f"{mountpoint} is unmounted"

@@ -78,8 +78,11 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
 
     Raises BadMountPoint.
     """
-    absolute = os.path.realpath(path)
+    absolute = os.path.abspath(path)
     present = find_mount(absolute)
+    if present is None:  # else a look at it could wait for a stuck daemon
+        absolute = os.path.realpath(path)
+        present = find_mount(absolute)
     if present and present.ours and is_dead(absolute):
         unmount(absolute)
         present = find_mount(absolute)

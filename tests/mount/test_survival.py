@@ -20,6 +20,7 @@ from support.walks import differences, looks_of, walk
 
 import dagfs
 from dagfs.devhub.behaviour import Fault
+from dagfs.errors import AlreadyMounted
 from dagfs.kernel.mountinfo import find_mount
 from dagfs.supervisor.policy import MAX_FAULTS
 
@@ -227,6 +228,18 @@ def test_a_mount_of_which_everything_was_killed_is_replaced_and_serves_no_half_w
         assert differences(walk(data), looks_of(sample)) == []
         home.run("unmount", data)
         assert leftovers(home) == []
+
+
+def test_a_daemon_that_was_stopped_is_neither_waited_for_nor_replaced_but_can_be_ended(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        report = home.status()[0]
+        for pid in (report["pid"], *report["workers"]):
+            os.kill(pid, signal.SIGSTOP)
+        refused = home.run("mount", url, data, check=False, timeout=30)
+        assert refused.returncode == AlreadyMounted.exit_status
+        home.run("unmount", data, timeout=30)
+        assert until(lambda: leftovers(home, cache=False) == []), leftovers(home)
+        assert os.listdir(data) == []
 
 
 @pytest.fixture
