@@ -131,16 +131,20 @@ def test_the_question_is_no_programs_request_and_no_attribute_shows_it() -> None
         assert "getxattr" not in one.counts()
 
 
-def test_a_supervisor_that_was_stopped_with_all_its_processes_finds_nobody_stuck() -> None:
-    """As after a suspended machine: much time has passed and nobody has answered meanwhile."""
-    with mounted(lambda: Stuck("a_lock", None), supervised=True, period=PERIOD) as one:
-        asker = asker_of(one)
-        for pids in ([one.pid, asker.pid, *one.workers], [asker.pid, *one.workers, one.pid]):
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            time.sleep(2 * MISSED * PERIOD)
-            for pid in reversed(pids):
-                os.kill(pid, signal.SIGCONT)
+def test_a_machine_that_was_suspended_in_the_middle_of_a_question_has_no_stuck_worker() -> None:
+    """Much time has passed and nobody has answered meanwhile: no process could."""
+    with mounted(lambda: Stuck("a_lock", None), supervised=True, period=0.5) as one:
+        asker, worker, supervisor = asker_of(one), psutil.Process(one.workers[0]), psutil.Process(one.pid)
+        for _ in range(2):
+            worker.suspend()
+            time.sleep(0.7)  # it is asked, and a look has found the question open
+            asker.suspend()
+            supervisor.suspend()
+            time.sleep(0.5 * (MISSED + 1))
+            supervisor.resume()
+            time.sleep(0.1)  # its next look is overdue
+            asker.resume()
+            worker.resume()
             await_questions(one, MISSED)
             assert (one.path / "big").read_bytes() == pattern(300_000)
         assert one.calls("lookup") > 0
@@ -148,10 +152,13 @@ def test_a_supervisor_that_was_stopped_with_all_its_processes_finds_nobody_stuck
 
 
 def test_an_asker_that_is_stopped_or_killed_harms_nobody_and_another_is_sent() -> None:
-    with mounted(tree, supervised=True, period=0.05) as one:
-        first = asker_of(one)
-        first.suspend()
-        time.sleep(0.05 * 3 * MISSED)
+    with mounted(tree, supervised=True, period=0.5) as one:
+        first, worker = asker_of(one), psutil.Process(one.workers[0])
+        worker.suspend()
+        time.sleep(0.6)
+        first.suspend()  # in the middle of a question
+        worker.resume()
+        time.sleep(0.5 * (MISSED + 2))
         assert asker_of(one).pid == first.pid
         first.kill()
         deadline = time.monotonic() + 10
@@ -174,6 +181,7 @@ def test_what_is_mounted_over_the_mount_is_not_asked(tmp_path: Path) -> None:
             above.end()
             os.close(above.fd)
         assert (place / "big").read_bytes() == pattern(300_000)
+        assert below.calls("lookup") == 1
         assert len(below.workers) == 1
 
 
