@@ -137,7 +137,7 @@ def test_a_machine_that_was_suspended_in_the_middle_of_a_question_has_no_stuck_w
         asker, worker, supervisor = asker_of(one), psutil.Process(one.workers[0]), psutil.Process(one.pid)
         for _ in range(2):
             worker.suspend()
-            time.sleep(0.7)  # it is asked, and a look has found the question open
+            time.sleep(0.9)  # it is asked, and a look has found the question open
             asker.suspend()
             supervisor.suspend()
             time.sleep(0.5 * (MISSED + 1))
