@@ -115,6 +115,25 @@ def test_a_cache_that_was_cleared_before_the_worker_died_costs_no_error_either(s
                 assert (data / name).read_bytes() == sample.files[name]
 
 
+def test_a_machine_that_was_suspended_goes_on_where_it_was(sample, home, tmp_path):
+    with (
+        hub(sample.path, latency=0.02) as url,
+        home.mounted(url, tmp_path / "data") as data,
+        storm(data, sample, tmp_path) as readers,
+    ):
+        for _ in range(3):
+            asleep = [process for process in processes_of(home) if process.is_running()]
+            for process in asleep:
+                process.suspend()
+            time.sleep(1)
+            for process in asleep:
+                process.resume()
+            time.sleep(0.3)
+        assert home.status()[0]["generation"] == 1
+    assert readers.failures == {}
+    assert readers.seen["right"] > 20
+
+
 @pytest.mark.stress
 @pytest.mark.timeout(300)
 def test_a_worker_killed_every_second_for_a_minute_under_eight_readers_costs_no_error(home, tmp_path, capsys):
