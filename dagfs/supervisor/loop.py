@@ -216,7 +216,7 @@ class Supervisor:
             if self._given_up:
                 self._observer.failed(reason)
             return ended.status or 128 + ended.signal
-        if self._renewed and not ended.from_outside:
+        if self._renewed and not ended.from_outside and not self._restarts.settled:
             log.error(
                 "the installed code failed (%s): going on with that of the mount\n%s", ended, self._watch.written()
             )

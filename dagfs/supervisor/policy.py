@@ -64,6 +64,7 @@ class Restarts:
         self._useless = 0  # deaths in a row of workers that had a fault or never served
         self._served_since: float | None = None  # None iff no worker serves
         self._served_until = now  # of the last one that did
+        self.settled = False  # the last one that died had served for SETTLED
 
     def ready(self, now: float) -> None:
         """A worker serves."""
@@ -77,10 +78,10 @@ class Restarts:
         since, self._served_since = self._served_since, None
         if since is not None:
             self._served_until = max(since, last_answer)
-        settled = since is not None and last_answer - since >= SETTLED
-        self._useless = 0 if settled or (ended.from_outside and since is not None) else self._useless + 1
+        self.settled = since is not None and last_answer - since >= SETTLED
+        self._useless = 0 if self.settled or (ended.from_outside and since is not None) else self._useless + 1
         if not ended.from_outside:
-            self._faults = 1 if settled else self._faults + 1
+            self._faults = 1 if self.settled else self._faults + 1
         if self._faults >= MAX_FAULTS:
             return f"{MAX_FAULTS} workers in a row died of themselves, the last: {ended}"
         if now - self._served_until >= UNSERVED:

@@ -317,6 +317,13 @@ def test_a_version_that_does_not_work_is_not_gone_on_with(sample, home, tmp_path
     assert readers.failures == {}
 
 
+def test_a_mount_of_the_other_driver_does_not_die_of_being_told_to_renew_itself(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--driver", "libfuse") as data:
+        os.kill(home.status()[0]["pid"], signal.SIGUSR2)
+        assert (data / "README.md").read_bytes() == sample.files["README.md"]
+        assert home.status()[0]["state"] == "serving"
+
+
 @pytest.mark.stress
 def test_a_worker_that_stops_answering_is_found_in_a_real_mount(sample, home, tmp_path):
     with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:

@@ -49,6 +49,9 @@ def test_a_worker_that_worked_for_a_while_before_it_crashed_is_worth_another_one
     for turn in range(10 * MAX_FAULTS):
         assert lives(restarts, CRASHED, turn * 2 * SETTLED, SETTLED) is None
         assert restarts.pause == 0
+        assert restarts.settled
+    lives(restarts, CRASHED, 1000 * SETTLED, 1)
+    assert not restarts.settled
 
 
 def test_a_stuck_worker_has_worked_until_its_last_answer():
