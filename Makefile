@@ -23,8 +23,8 @@ test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 le
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
 
-stress: setup ## run the tests that take long
-	@$(BIN)/python -m pytest -m stress
+stress: setup ## run the tests that take minutes: kills, faults and hostile hubs under load; prints figures
+	@$(BIN)/python -m pytest -m stress -rP --timeout 3600
 
 bench: setup ## run the benchmarks, renew tables and charts (PARTS="cold fio": only these; SIZE=quick: just print)
 	@scripts/bench.sh --size "$(or $(SIZE),full)" $(PARTS)

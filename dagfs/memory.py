@@ -1,7 +1,9 @@
-"""How much memory this process may still take, on its machine or in its container."""
+"""Memory: how much this process may still take, on its machine or in its container, and what processes share."""
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,3 +38,14 @@ def _groups() -> Iterator[int]:
             yield max(0, int(limit.read_text()) - int(int(use.read_text()) * (1 - RECLAIMABLE)))
         except (OSError, ValueError):  # no such group, or "max": no limit
             continue
+
+
+def shared_memory(name: str, size: int, fd: int | None = None) -> tuple[int, mmap.mmap]:
+    """Give a descriptor and its memory of `size` bytes, which whoever gets the descriptor shares; pages that are never
+    touched take none. Without `fd` it is made, zero, and shows up as `name` in /proc. -1: only forks share it here."""
+    if not hasattr(os, "memfd_create"):
+        return -1, mmap.mmap(-1, size)
+    if fd is None:
+        fd = os.memfd_create(name)
+        os.ftruncate(fd, size)
+    return fd, mmap.mmap(fd, size)

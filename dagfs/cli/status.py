@@ -16,6 +16,7 @@ from dagfs.model import printable
 _STATES = {
     "starting": "not readable yet",
     "recovering": "its worker died and another starts; programs wait",
+    "failed": "given up; programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
     "ending": "unmounted; its daemon ends when its files are closed",
     "dead": "its daemon is gone and programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
 }
@@ -47,10 +48,12 @@ def status(mountpoint: str | None, as_json: bool) -> None:
 def _paragraph(report: dict[str, Any]) -> str:
     rows = {
         "": _STATES.get(report["state"]),
+        "reason": report["reason"],
         "repository": f"{report['host']}/{report['repo']}",
         "commit": f"{report['commit']}{_of_branch(report)}",
         **_following(report["follow"]),
         "driver": f"{report['driver']}, dagfs {report['version']}, pid {report['pid']}",
+        "generation": str(report["generation"]) if report["workers"] else None,
         **_figures(report),
         "cache": report["cache"],
         "log": report["log"],

@@ -15,6 +15,7 @@ WAIT_SECONDS = 6.0
 """A daemon whose mount was taken away from outside ends within 5 s; then its place is free."""
 
 PAUSE_SECONDS = 0.05
+DYING_SECONDS = 0.8  # from SIGKILL to the end of a daemon and its worker
 
 
 @contextlib.contextmanager
@@ -33,6 +34,16 @@ def claim(lock: Path, check: Callable[[], object]) -> Iterator[None]:
         check()
         yield
     finally:
+        lock.unlink(missing_ok=True)
+        os.close(held)
+
+
+def clear(lock: Path) -> None:
+    """Remove the lock file that a killed daemon has left, unless another daemon holds it."""
+    deadline = time.monotonic() + DYING_SECONDS
+    while (held := _lock(lock)) is None and time.monotonic() < deadline:
+        time.sleep(PAUSE_SECONDS)
+    if held is not None:
         lock.unlink(missing_ok=True)
         os.close(held)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
 import secrets
 import struct
 import time
 
 from dagfs.errors import Unsupported
+from dagfs.memory import shared_memory
 from dagfs.model import Commit
 
 ORDINALS = (1 << 16) - 1
 """Commits that one mount can show: what fits beside a directory's number in a node id."""
 
 _NUMBER = struct.Struct("=Q")
-_CURRENT, _COUNT, _SINCE, _ROWS = 0, 8, 16, 64  # where they lie, in bytes
+_CURRENT, _COUNT, _SINCE, _SESSION, _ROWS = 0, 8, 16, 24, 64  # where they lie, in bytes
+_SESSION_BYTES = 8
 _ROW = struct.Struct("=20sd")  # sha, time
 
 
@@ -22,11 +23,15 @@ class CommitTable:
     """Implements `vfs.generations.Ledger`. One worker at a time writes; a number is one store of eight bytes, and a row
     is written before the number that makes it count, so a worker killed anywhere leaves a table that makes sense."""
 
-    def __init__(self, first: Commit) -> None:
+    def __init__(self, first: Commit, fd: int | None = None) -> None:
+        """`first`: of the branch, as it was mounted; `fd`: the table, as another program of the mount has made it."""
         self._branch = first.branch
-        self.session = secrets.token_hex(8)  # names what is kept for this mount only
-        self._memory = mmap.mmap(-1, _ROWS + (ORDINALS + 1) * _ROW.size)  # pages never touched take no memory
-        self.select(self.add(first))
+        self.fd, self._memory = shared_memory("dagfs-commits", _ROWS + (ORDINALS + 1) * _ROW.size, fd)
+        if fd is None:
+            self._memory[_SESSION : _SESSION + _SESSION_BYTES] = secrets.token_bytes(_SESSION_BYTES)
+            self.select(self.add(first))
+        self.session = self._memory[_SESSION : _SESSION + _SESSION_BYTES].hex()
+        """Names what is kept for this mount only."""
 
     def current(self) -> int:
         return self._number(_CURRENT)

@@ -11,7 +11,7 @@ from typing import Any
 from dagfs.cache import Cache
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
-from dagfs.daemon.plan import MountPlan
+from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.errors import (
     AccessDenied,
     BadToken,
@@ -35,6 +35,7 @@ from dagfs.prefetch.prefetcher import Planner, Prefetcher
 from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import GuessSource
 from dagfs.store.disk import DiskStore
+from dagfs.store.ledger import Ledger
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
@@ -93,6 +94,7 @@ class Core:
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
+        self.ledger = Ledger(ledger_path(plan.places, plan.id))
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
@@ -126,7 +128,7 @@ class Core:
 
     def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
         pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
-        return Tree(self.source, pinned, self.store, self.workers, self.metrics)
+        return Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
 
     def _rooms(self, tree: Tree) -> Rooms:
         """Build what there is once for each commit; content, connections and threads serve all of them."""
@@ -167,6 +169,7 @@ class Core:
         self.workers.close()
         self.cache.close()
         self.store.close()
+        self.ledger.close()
 
 
 def open_stores(cache: Path) -> Iterator[DiskStore]:

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 from dagfs.config import Places
-from dagfs.daemon.plan import mount_id
+from dagfs.daemon.claim import clear
+from dagfs.daemon.plan import ledger_path, mount_id
 from dagfs.daemon.state import MountState, Registry, alive, holding
 from dagfs.errors import BadMountPoint, DagfsError
 from dagfs.kernel.mountinfo import find_mount, is_ours
 from dagfs.kernel.mounting import unmount
+from dagfs.store.ledger import forget
 
 GRACE_SECONDS = 4.0
 """A daemon that still runs so long after its mount has gone is killed: the promise is 5 s in all."""
@@ -33,6 +35,8 @@ def end(mountpoint: Path, places: Places) -> str:
         _end_processes(state)
     if state == registry.read(name):  # else somebody mounts there again already
         registry.remove(name)
+        forget(ledger_path(places, name))
+        clear(registry.lock(name))
     if is_ours(str(mountpoint)):
         raise DagfsError(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
     return f"{mountpoint} is unmounted"

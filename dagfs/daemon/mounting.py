@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,22 +14,23 @@ from dagfs import __version__, libfuse
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
-from dagfs.daemon.core import Followed, resolve
+from dagfs.daemon.core import resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
-from dagfs.daemon.plan import MountPlan
+from dagfs.daemon.plan import MountPlan, ledger_path
+from dagfs.daemon.serving import Service, Tables, token_for
 from dagfs.daemon.state import MountState, Registry, birth
-from dagfs.daemon.worker import follow, worker_rooms
-from dagfs.hub.auth import Token, find_token
-from dagfs.kernel.backing import Backings, Table
-from dagfs.kernel.following import Following
+from dagfs.daemon.successor import renewal
+from dagfs.daemon.worker import worker_rooms
+from dagfs.hub.auth import Token
+from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
-from dagfs.kernel.openings import Openings, OpenTable
-from dagfs.kernel.protocol import Owner
-from dagfs.kernel.session import Opening, Session
+from dagfs.kernel.openings import OpenTable
 from dagfs.model import Commit
-from dagfs.supervisor import Ready, Supervisor, signals_held
+from dagfs.store.ledger import forget
+from dagfs.supervisor.loop import Supervisor, signals_held
+from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,21 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     start_log(None if foreground else log_file)
     check_fuse(plan.allow_other)
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
-        token_file = str(plan.token_file) if plan.token_file else None
-        token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
+        ledger = ledger_path(plan.places, plan.id)
+        forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
+        token = token_for(plan)
         commit = resolve(plan, token)
         gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
         announcer = Announcer(plan, commit, herald, log_file)
-        driver = {"kernel": _serve_kernel, "libfuse": _serve_libfuse}[plan.driver]
         try:
-            status = driver(plan, commit, token, announcer)
+            if plan.driver == "libfuse":
+                status = _serve_libfuse(plan, commit, token, announcer)
+            else:
+                service = Service(plan, commit, token, Tables(Table(), OpenTable(), announcer.shown))
+                status = _serve_kernel(service, announcer, renewal(service, foreground=foreground))
         finally:
             announcer.ended()
+            forget(ledger)
     herald.say(Outcome(f"the mount ended before it could be read; {log_file} says why", status or 1))
     return status
 
@@ -109,33 +114,32 @@ class Announcer:
             log.warning("the command that asked for the mount was interrupted: ending it")
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def lost(self) -> None:
+        """The worker died; another will be started."""
+        self._publish(self._state.changed(workers=(), state="recovering"))
+
+    def failed(self, reason: str) -> None:
+        """No other will be: the mount stays on the tree, dead, and its state tells why."""
+        self._publish(self._state.changed(workers=(), state="failed", reason=reason))
+        notify(f"STATUS=failed: {reason}")
+
     def ended(self) -> None:
         notify("STOPPING=1")
-        self._registry.remove(self._name)
+        if self._state.state == "failed":
+            self._registry.socket(self._name).unlink(missing_ok=True)
+        else:
+            self._registry.remove(self._name)
 
     def _publish(self, state: MountState) -> None:
         self._state = state = state.changed(commit=self.shown.shown.sha)
         self._registry.write(self._name, state)
 
 
-def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
+def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:
     def work(fd: int, agreed: Negotiated, ready: Ready) -> int:
-        takes_over = announcer.generation > 0
-        followed = Followed(announcer.shown, takes_over) if plan.follow else None
-        with worker_rooms(plan, commit, token, followed) as core:
-            through = agreed.has(Feature.PASSTHROUGH)
-            backings = Backings(fd, table, takes_over=takes_over) if through else None
-            openings = Openings(open_files) if plan.hold_while_open else None
-            following = Following(fd, core.generations, agreed.minor, openings) if core.generations else None
-            owner = Owner(os.getuid(), os.getgid())
-            session = Session(fd, core.fs, agreed, owner, Opening(backings, following))
-            core.observe("kernel", session.counts)
-            with follow(plan, core, following, openings, ready):
-                ready()
-                session.run()
-        return 0
+        return service.run(fd, agreed, ready, takes_over=announcer.generation > 0)
 
-    table, open_files = Table(), OpenTable()
+    plan = service.plan
     unwanted = Feature(0) if plan.passthrough else Feature.PASSTHROUGH
     with signals_held():
         connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
@@ -146,10 +150,11 @@ def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Anno
             raise
         if plan.passthrough and not negotiated.has(Feature.PASSTHROUGH):
             log.warning("this kernel has no passthrough (Linux 6.9): large files are read through the daemon")
-        return Supervisor(connection, negotiated, work, announcer.worker, announcer.ready).run()
+        return Supervisor(connection, negotiated, Jobs(work, renew), announcer).run()
 
 
 def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
+    signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
     with worker_rooms(plan, commit, token) as core:
         ready: Callable[[], None] = announcer.ready

@@ -12,6 +12,8 @@ from dagfs.config import Places
 from dagfs.kernel.mountinfo import is_ours
 from dagfs.model import RefKind, RepoRef
 
+LINKS_MAX = 40  # as the kernel's own
+
 
 @dataclass(frozen=True, slots=True)
 class MountPlan:
@@ -46,6 +48,11 @@ class MountPlan:
         return self.places.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", self.repo.host)
 
 
+def ledger_path(places: Places, name: str) -> Path:
+    """Where the mount of that name writes down what its kernel remembers."""
+    return places.state / "mounts" / name
+
+
 def mount_id(mountpoint: Path) -> str:
     return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
 
@@ -58,9 +65,22 @@ def absolute(mountpoint: str | Path) -> Path:
     wanted = Path(mountpoint).expanduser()
     if not wanted.is_absolute():
         wanted = Path.cwd() / wanted
-    here = "/"
-    for position, name in enumerate(wanted.parts[1:], start=1):
-        here = os.path.realpath(os.path.join(here, name))
-        if is_ours(here):
-            return Path(os.path.normpath(os.path.join(here, *wanted.parts[position + 1 :])))
+    here, names, links = "/", list(wanted.parts[:0:-1]), 0
+    while names:
+        there = os.path.normpath(os.path.join(here, names.pop()))
+        if is_ours(there):
+            return Path(os.path.normpath(os.path.join(there, *reversed(names))))
+        target = _link(there) if links < LINKS_MAX else None
+        if target is None:
+            here = there
+        else:
+            links += 1
+            names += reversed(Path(target).parts)  # the first may be "/"
     return Path(here)
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None

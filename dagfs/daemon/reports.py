@@ -32,7 +32,7 @@ def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] 
         if not is_ours(state.mountpoint):
             registry.remove(name)
             return None
-        return report | {"state": "dead", "workers": ()}
+        return report | {"state": "failed" if state.state == "failed" else "dead", "workers": ()}
     if state.state == "serving" and not is_ours(state.mountpoint):
         return report | {"state": "ending"}  # unmounted by somebody else; files are open, or it is about to end
     try:

@@ -18,8 +18,8 @@ class MountState:
     """One mount as `dagfs status --json` prints it.
 
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
-    serving, recovering; who reads it may find that it is ending or dead. `born` is the start time of `pid` in clock
-    ticks: a reused pid does not deceive.
+    serving, recovering, failed (`reason` says why); who reads it may find that it is ending or dead. `born` is the
+    start time of `pid` in clock ticks: a reused pid does not deceive.
     """
 
     mountpoint: str
@@ -36,6 +36,7 @@ class MountState:
     log: str
     cache: str
     born: int
+    reason: str = ""
 
     def changed(self, **fields: Any) -> MountState:
         return replace(self, **fields)
@@ -55,14 +56,15 @@ class Registry:
         draft.replace(path)
 
     def remove(self, name: str) -> None:
-        for suffix in (".json", ".sock"):
-            (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
+        for path in (self._directory / f"{name}.json", self.socket(name), *self._directory.glob(f"{name}.*.tmp")):
+            path.unlink(missing_ok=True)
 
     def read(self, name: str) -> MountState | None:
-        """Give a mount's state; None when there is none or the file is damaged."""
+        """Give a mount's state, also of a daemon of another version; None when there is none or the file is damaged."""
         try:
             known = json.loads((self._directory / f"{name}.json").read_text())
-            state = MountState(**{field.name: known[field.name] for field in fields(MountState)})
+            told = {field.name: known[field.name] for field in fields(MountState) if field.name in known}
+            state = MountState(**told)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return state.changed(workers=tuple(state.workers))

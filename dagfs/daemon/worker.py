@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+from dagfs import __version__
 from dagfs.daemon import interpreter
 from dagfs.daemon.control import ControlServer, Message
 from dagfs.daemon.core import Core, Followed
@@ -65,4 +66,5 @@ def follow(
 
 
 def _status(core: Core) -> Iterable[Message]:
-    yield {"metrics": core.figures(), "hidden": core.hidden_names(), **core.told()}
+    figures = {"version": __version__, "metrics": core.figures(), "hidden": core.hidden_names()}
+    yield figures | core.told()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import mmap
 import os
 import struct
 import threading
@@ -12,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dagfs.kernel.protocol import FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH, OPEN_OUT
+from dagfs.memory import shared_memory
 from dagfs.store.seam import StoredFile
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,13 @@ ROWS = 4096
 
 
 class Table:
-    """Which node is backed by which id, in memory that a worker's successors share. One worker at a time uses it."""
+    """Which node is backed by which id, in memory that a worker's successors share. One worker at a time uses it.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, ROWS * _ROW.size)
+    `fd`: that memory, as another program of the same mount has made it; without, it is made.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd, self._memory = shared_memory("dagfs-backings", ROWS * _ROW.size, fd)
 
     def rows(self) -> list[tuple[int, int]]:
         """Give (node, backing id) of each row; node 0 is a free one."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 FILE_SYSTEM = "fuse.dagfs"
 CONNECTIONS = "/sys/fs/fuse/connections"
+ANSWER_SECONDS = 5.0
+DEAD = 3  # an exit status
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,31 @@ def abort(connection: int) -> bool:
 
 
 def is_dead(path: str) -> bool:
-    """Tell whether the daemon behind a mount point has gone. The kernel answers stat from what it remembers."""
+    """Tell whether the daemon behind a mount point has gone. One that gives no answer within 5 s is there, and stuck.
+
+    A process of its own asks: whoever asks a stuck daemon cannot be ended before it is.
+    """
+    asker = os.fork()
+    if asker == 0:
+        os.closerange(0, 65536)  # it may outlive this process, and nobody shall wait for what it holds open
+        os._exit(_asked(path))
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(asker, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status) == DEAD
+        time.sleep(0.005)
+    os.kill(asker, signal.SIGKILL)
+    return False
+
+
+def _asked(path: str) -> int:
+    """Give DEAD or 0. The kernel answers stat from what it remembers; statvfs it passes on."""
     try:
         os.statvfs(path)
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        return DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0
+    return 0
 
 
 def _unescaped(field: str) -> str:

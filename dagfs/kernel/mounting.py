@@ -62,6 +62,12 @@ class Mount:
         return aborted
 
     @property
+    def reachable(self) -> bool:
+        """Whether its path leads to it: it is on the tree, and nothing is mounted over it."""
+        present = find_mount(self.path)
+        return present is not None and present.connection == self.connection
+
+    @property
     def mounted(self) -> bool:
         """Whether it is on the tree, also under another mount."""
         return any((at.path, at.connection) == (self.path, self.connection) for at in mount_points())
@@ -72,8 +78,11 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
 
     Raises BadMountPoint.
     """
-    absolute = os.path.realpath(path)
+    absolute = os.path.abspath(path)
     present = find_mount(absolute)
+    if present is None:  # else a look at it could wait for a stuck daemon
+        absolute = os.path.realpath(path)
+        present = find_mount(absolute)
     if present and present.ours and is_dead(absolute):
         unmount(absolute)
         present = find_mount(absolute)

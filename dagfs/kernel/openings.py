@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 import threading
 import time
 
+from dagfs.memory import shared_memory
 from dagfs.tree.listing import SLOT_BITS
 from dagfs.tree.numbers import Recent
 
@@ -21,10 +21,13 @@ _RESENT = 1 << 63  # set in the number of a request that is sent again
 
 
 class OpenTable:
-    """The handles of open files, in memory that a worker's successors share. One worker at a time uses it."""
+    """The handles of open files, in memory that a worker's successors share. One worker at a time uses it.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, (ROWS + 1) * _ROW.size)  # pages that are never touched take no memory
+    `fd`: that memory, as another program of the same mount has made it; without, it is made.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd, self._memory = shared_memory("dagfs-openings", (ROWS + 1) * _ROW.size, fd)
 
     def handles(self) -> list[int]:
         """Give the handle of each row that was ever used, 0 for a free one."""

@@ -57,6 +57,10 @@ UNWANTED = (errno.ENOENT, errno.EINTR, errno.EPERM, *GONE)  # nobody waits for t
 
 NAME_MAX = 255  # bytes; FUSE alone would allow 1024, which no local disk does
 
+PROBE = b"user.dagfs.probe"
+"""The watch's own question: an extended attribute of the root, which the dispatcher answers alone and the kernel never
+remembers. A lookup would not do: it waits for whoever holds the directory, who may wait for the network."""
+
 SILENT = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
 """Operations without a reply. Node ids are never used again, so nothing needs to be forgotten."""
 
@@ -117,7 +121,7 @@ class Session:
 
     def counts(self) -> dict[str, int]:
         """Give how many requests of each operation the kernel has sent."""
-        return {_name(op): count for op, count in dict(self._counts).items()}
+        return {_name(op): count for op, count in dict(self._counts).items() if count}
 
     def _table(self) -> dict[int, Handler]:
         return {
@@ -255,6 +259,9 @@ class Session:
     def _getxattr(self, node: int, message: bytes) -> Answer[bytes]:
         size, _ = XATTR_IN.unpack_from(message, BODY)
         name = message[BODY + XATTR_IN.size : -1]
+        if name == PROBE:
+            self._counts[Op.GETXATTR] -= 1  # no program has asked
+            raise RefusedError(errno.ENODATA)
         if not name.startswith(b"user."):  # `ls -l` then stops to ask for the ACL of every single file
             raise RefusedError(errno.EOPNOTSUPP)
         return then(self._fs.getxattr(node, name), partial(_sized, size=size))

@@ -59,14 +59,24 @@ class Tree:
     Lock order: `_lock` is a leaf, for dictionary work only. Workers never wait for promises.
     """
 
-    def __init__(self, source: Source, pinned: Pinned, values: Values, workers: Workers, metrics: Metrics) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 -- the rooms below it
+        self,
+        source: Source,
+        pinned: Pinned,
+        values: Values,
+        workers: Workers,
+        metrics: Metrics,
+        ledger: Values | None = None,
+    ) -> None:
+        """`values` may lose what it has; `ledger` keeps the node ids for as long as a kernel may remember them."""
         self._source = source
         self.pinned = pinned
         self._workers = workers
         self._metrics = metrics
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
-        self._book = _book(values, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
+        book_values = values if ledger is None else ledger
+        self._book = _book(book_values, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
         self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
         self._walks = WalkAhead()
         self._lock = threading.Lock()

@@ -209,5 +209,11 @@ def test_a_mount_point_is_named_as_the_kernel_names_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute("link/m/") == tmp_path / "real" / "m"
     assert absolute("real/../real/m") == tmp_path / "real" / "m"
+    assert absolute("link/../link/./m/n") == tmp_path / "real/m/n"
+    (tmp_path / "far").symlink_to(tmp_path / "link")
+    (tmp_path / "loop").symlink_to("loop")
+    assert absolute("far/m") == tmp_path / "real" / "m"
+    assert absolute("loop/m") == tmp_path / "loop" / "m"
+    assert absolute("/") == Path("/")
     assert mount_id(Path("/a")) != mount_id(Path("/b"))
     assert json.dumps(mount_id(Path("/a"))).isascii()

@@ -10,22 +10,44 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.mounts import ORDINARY, Mounted, mounted
 from support.trees import FILES, pattern, tree
 
-from dagfs import supervisor
 from dagfs.errors import BadMountPoint
 from dagfs.kernel import mounting
 from dagfs.kernel.handshake import negotiate
 from dagfs.kernel.mountinfo import find_mount
 from dagfs.kernel.mounting import mount, unmount
-from dagfs.supervisor import MAX_CRASHES, Supervisor, signals_held
+from dagfs.supervisor import loop
+from dagfs.supervisor.loop import Supervisor, signals_held
+from dagfs.supervisor.policy import MAX_FAULTS
+from dagfs.supervisor.post import Jobs
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount
+
+
+@dataclass
+class Watching:
+    """Watches a supervisor and says nothing; `pause`: seconds that it takes to hear of a worker."""
+
+    pause: float = 0.0
+
+    def worker(self, _pid: int) -> None:
+        time.sleep(self.pause)
+
+    def ready(self) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+    def failed(self, reason: str) -> None:
+        pass
 
 
 def waiting(marker: Path) -> MemoryFs:
@@ -84,7 +106,7 @@ def _no_clone(_fd: int) -> int:
 def test_where_nothing_can_be_recovered_a_killed_worker_ends_the_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "clone", _no_clone)
+    monkeypatch.setattr(loop, "clone", _no_clone)
 
     def build() -> MemoryFs:
         return waiting(tmp_path / "died")
@@ -95,7 +117,16 @@ def test_where_nothing_can_be_recovered_a_killed_worker_ends_the_mount(
         os.kill(one.workers[-1], signal.SIGKILL)
         assert one.wait(10) == 128 + signal.SIGKILL
         assert isinstance(slow.exception(10), OSError)
-        assert os.listdir(one.path) == []
+        assert dead(one.path)
+
+
+def dead(path: Path) -> bool:
+    """Whether programs hear that nobody serves: an empty directory would tell them that the files do not exist."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
@@ -114,7 +145,7 @@ def test_reading_goes_on_while_workers_die(number: int) -> None:
             wrong.extend(name for name in names if (one.path / name).read_bytes() != files[name])
 
         readers = [pool.submit(check, sorted(files)[part::4]) for part in range(4)]
-        for _ in range(MAX_CRASHES - 1):
+        for _ in range(MAX_FAULTS - 1):
             time.sleep(0.05)
             os.kill(one.workers[-1], number)
             one.await_ready(len(one.workers) + 1)
@@ -143,14 +174,54 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_repeated_crashes_end_the_mount(supervised: Mounted) -> None:
-    for _ in range(MAX_CRASHES):
-        os.kill(supervised.workers[-1], signal.SIGKILL)
-        if len(supervised.workers) < MAX_CRASHES:
-            supervised.await_ready(len(supervised.workers) + 1)
-    assert supervised.wait(10) == 128 + signal.SIGKILL
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_that_are_killed_from_outside_are_replaced_for_as_long_as_it_takes(
+    supervised: Mounted, number: int
+) -> None:
+    for generation in range(2, 2 * MAX_FAULTS + 2):
+        os.kill(supervised.workers[-1], number)
+        supervised.await_ready(generation)
+        assert os.statvfs(supervised.path).f_namemax == 255
+    assert len(set(supervised.workers)) == 2 * MAX_FAULTS + 1
+
+
+def test_workers_that_die_of_themselves_end_in_errors_for_those_who_wait(tmp_path: Path) -> None:
+    """The mount stays there and is dead; what is being read and what is open gets an error, not an endless wait."""
+
+    def build() -> MemoryFs:
+        fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
+        fs.stalled = {"slow"}
+        return fs
+
+    with mounted(build, supervised=True) as one, ThreadPoolExecutor(1) as pool:
+        opened = os.open(one.path / "fast", os.O_RDONLY)
+        slow = pool.submit((one.path / "slow").read_bytes)
+        for generation in range(1, MAX_FAULTS + 1):
+            one.await_calls("read", 1)
+            os.kill(one.workers[-1], signal.SIGSEGV)
+            if generation < MAX_FAULTS:
+                one.await_ready(generation + 1)
+        assert one.await_failure() == "5 workers in a row died of themselves, the last: killed by SIGSEGV"
+        assert one.wait(10) == 128 + signal.SIGSEGV
+        failed = slow.exception(10)
+        assert isinstance(failed, OSError)
+        assert failed.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        assert dead(one.path)
+        with pytest.raises(OSError, match="not connected"):
+            os.pread(opened, 4, 0)
+        with contextlib.suppress(OSError):
+            os.close(opened)
+
+
+def test_a_signal_ends_the_mount_in_the_pause_before_a_restart(supervised: Mounted) -> None:
+    for generation in range(2, MAX_FAULTS):
+        os.kill(supervised.workers[-1], signal.SIGSEGV)
+        supervised.await_ready(generation)
+    os.kill(supervised.workers[-1], signal.SIGSEGV)  # a second passes until the next one
+    os.kill(supervised.pid, signal.SIGTERM)
+    assert supervised.wait(5.0) == 0
     assert os.listdir(supervised.path) == []
-    assert not os.path.ismount(supervised.path)
+    assert len(supervised.workers) == MAX_FAULTS - 1
 
 
 def test_a_worker_that_cannot_start_ends_the_mount_at_once() -> None:
@@ -217,7 +288,7 @@ def test_a_signal_between_mounting_and_supervising_leaves_no_dead_mount(tmp_path
             held = mount(str(place), "dagfs-test")
             os.kill(os.getpid(), signal.SIGTERM)
             agreed = negotiate(held.fd)
-            os._exit(Supervisor(held, agreed, lambda *_: time.sleep(60) or 0, lambda _: None, lambda: None).run())
+            os._exit(Supervisor(held, agreed, Jobs(lambda *_: time.sleep(60) or 0), Watching()).run())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert find_mount(str(place)) is None
 
@@ -231,7 +302,7 @@ def test_who_is_told_to_end_while_it_ends_still_puts_its_things_in_order(tmp_pat
             held = mount(str(place), "dagfs-test")
             agreed = negotiate(held.fd)
             work = lambda *_: os.kill(os.getppid(), signal.SIGTERM) or 0  # noqa: E731
-            Supervisor(held, agreed, work, lambda _: time.sleep(0.3), lambda: None).run()
+            Supervisor(held, agreed, Jobs(work), Watching(pause=0.3)).run()
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

@@ -69,14 +69,21 @@ def test_a_file_that_becomes_whole_while_it_is_open_stays_with_the_daemon_until_
         assert reads(home) == before
 
 
-def test_what_is_open_past_the_daemon_survives_its_worker_and_the_cache(url, warm, tmp_path):
+@pytest.mark.parametrize("how", ["killed", "renewed"])
+def test_what_is_open_past_the_daemon_survives_its_worker_and_the_cache(url, warm, tmp_path, how):
     with (
         warm.mounted(url, tmp_path / "data", "--passthrough") as data,
         open(data / "model.bin", "rb", buffering=0) as held,
     ):
         assert held.read(1000) == BODY[:1000]
-        (worker,) = warm.status()[0]["workers"]
-        os.kill(worker, signal.SIGKILL)
+        report = warm.status()[0]
+        (worker,) = report["workers"]
+        if how == "killed":
+            os.kill(worker, signal.SIGKILL)
+        else:
+            os.kill(report["pid"], signal.SIGUSR2)
+            while warm.status()[0]["generation"] == 1:
+                time.sleep(0.05)
         assert held.read(1000) == BODY[1000:2000]
         assert (data / "model.bin").read_bytes() == BODY  # by the new worker, the same way as it is open
         assert (data / "other.bin").read_bytes() == BODY[::-1]

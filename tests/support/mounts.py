@@ -29,7 +29,9 @@ from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Opening, Session
 from dagfs.model import Commit
-from dagfs.supervisor import Supervisor
+from dagfs.supervisor.loop import Supervisor
+from dagfs.supervisor.post import Jobs
+from dagfs.supervisor.watch import PERIOD
 from dagfs.vfs.generations import Generations
 from dagfs.vfs.seam import FileSystem
 
@@ -64,6 +66,13 @@ class Mounted:
         """Wait until the mount serves, under a supervisor by its worker number `workers`."""
         while "ready" not in self._hear() or len(self.workers) < workers:
             pass
+
+    def await_failure(self) -> str:
+        """Wait until the supervisor gives up; gives its reason."""
+        word = self._hear()
+        while "failed" not in word:
+            word = self._hear()
+        return str(word["failed"])
 
     def _hear(self) -> dict[str, Any]:
         word: dict[str, Any] = json.loads(_line(self._control))
@@ -120,12 +129,13 @@ def mounted(
     allow_other: bool = False,
     minor: int | None = None,
     counted: bool = False,
+    period: float = PERIOD,
 ) -> Iterator[Mounted]:
     """Mount what `build` makes; `build` is called in the process that serves, once for each worker.
 
     `minor`: as on a kernel with that older protocol; `counted`: openings are seen, where `build` makes Generations.
-    `user`: the uid to mount as, with fusermount3. `resend` False: as on a kernel that cannot repeat requests. Without
-    `path` a directory of that user's is made and removed.
+    `user`: the uid to mount as, with fusermount3. `resend` False: as on a kernel that cannot repeat requests. `period`:
+    seconds between two questions of the watch. Without `path` a directory of that user's is made and removed.
     """
     place = path or Path(tempfile.mkdtemp(prefix="dagfs-mount-"))
     if user is not None and path is None:
@@ -135,7 +145,7 @@ def mounted(
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _child(Plan(build, driver, str(place), user, supervised, resend, allow_other, minor, counted), theirs)
+        _child(Plan(build, driver, str(place), user, supervised, resend, allow_other, minor, counted, period), theirs)
     theirs.close()
     one = Mounted(place, pid, driver, ours)
     try:
@@ -176,6 +186,7 @@ class Plan:
     allow_other: bool
     minor: int | None
     counted: bool
+    period: float
 
 
 def _child(plan: Plan, control: socket.socket) -> None:
@@ -219,10 +230,29 @@ def _serve_kernel(plan: Plan, control: socket.socket) -> int:
     return Supervisor(
         held,
         agreed,
-        lambda fd, negotiated, ready: _work(plan, table, control, fd, negotiated, ready),
-        on_worker=lambda pid: _send(control, {"worker": pid}),
-        on_ready=lambda: _send(control, {"ready": True}),
+        Jobs(lambda fd, negotiated, ready: _work(plan, table, control, fd, negotiated, ready)),
+        Telling(control),
+        period=plan.period,
     ).run()
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Tells the test how the workers fare."""
+
+    control: socket.socket
+
+    def worker(self, pid: int) -> None:
+        _send(self.control, {"worker": pid})
+
+    def ready(self) -> None:
+        _send(self.control, {"ready": True})
+
+    def lost(self) -> None:
+        pass
+
+    def failed(self, reason: str) -> None:
+        _send(self.control, {"failed": reason})
 
 
 def _work(

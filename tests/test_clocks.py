@@ -1,0 +1,30 @@
+"""No wait and no deadline follows the wall clock: it may be stepped, and nothing may hang or end early for that."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+DAGFS = Path(__file__).parents[1] / "dagfs"
+
+WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.datetime.now"}
+
+ALLOWED = {
+    "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
+    "hub/reply.py": "Retry-After may be a date; the wait that comes of it is bounded",
+    "store/disk.py": "compared with the times of files, which are wall times",
+    "store/layout.py": "names this run of the machine, where the kernel does not",
+}
+
+
+def readers_of_the_wall_clock() -> set[str]:
+    found = set()
+    for path in DAGFS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in WALL:
+                found.add(path.relative_to(DAGFS).as_posix())
+    return {name for name in found if not name.startswith("devhub/")}  # a server, whose links expire in wall time
+
+
+def test_only_what_compares_wall_times_reads_the_wall_clock():
+    assert readers_of_the_wall_clock() == set(ALLOWED)
