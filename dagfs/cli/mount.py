@@ -24,6 +24,7 @@ from dagfs.model import RefKind, printable
 @click.option("--cache-size", type=parse_size, default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="Limit; 50GiB.")
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
+@click.option("--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
@@ -39,6 +40,7 @@ def mount(
     cache_size: int,
     token_file: Path | None,
     allow_other: bool,
+    offline: bool,
     foreground: bool,
     driver: str | None,
     no_prefetch: bool,
@@ -72,6 +74,7 @@ def mount(
         driver=driver or ("kernel" if sys.platform == "linux" else "libfuse"),
         prefetch=not no_prefetch,
         passthrough=passthrough,
+        offline=offline,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dagfs.cache import Cache
+from dagfs.daemon.known import Known
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import (
     AccessDenied,
@@ -15,13 +18,17 @@ from dagfs.errors import (
     NoAccess,
     NotADirectory,
     NotFound,
+    NotInCache,
+    Offline,
     RemoteError,
     UnknownRepository,
     UnknownRevision,
+    UsageError,
 )
 from dagfs.fetch.fetcher import Fetcher
-from dagfs.hub.api import connect
+from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
+from dagfs.hub.offline import OfflineSource
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
 from dagfs.prefetch.annotations import AnnotationSource
@@ -43,6 +50,15 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
 
     Everything that is opened for it is closed again: who calls this forks afterwards. Raises UsageError.
     """
+    if plan.offline:
+        return _resolve_here(plan, token)
+    try:
+        return _resolve_at_hub(plan, token)
+    except HubUnreachable as error:
+        raise type(error)(f"{error}{_what_is_here(plan, token)}") from error
+
+
+def _resolve_at_hub(plan: MountPlan, token: Token) -> Commit:
     source = connect(plan.repo, token, Metrics(), os.environ)
     try:
         commit = source.resolve(plan.revision, plan.revision_kind)
@@ -53,6 +69,7 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     core = Core(plan, commit, token)
     try:
         core.tree.prepare()
+        Known(core.store, plan.repo).remember(plan.revision, commit)
     except (NotFound, NotADirectory):
         raise UnknownRevision(f"{plan.repo.slug} has no directory {plan.subdir!r} at {commit.sha[:12]}") from None
     except AccessDenied as error:
@@ -64,6 +81,38 @@ def resolve(plan: MountPlan, token: Token) -> Commit:
     return commit
 
 
+def _resolve_here(plan: MountPlan, token: Token) -> Commit:
+    """Find commit and root in the cache; asks no hub. Raises NotInCache, UnknownRevision."""
+    store = DiskStore(plan.store_root, plan.cache_bytes, Metrics())
+    try:
+        commit = Known(store, plan.repo).recall(plan.revision, plan.revision_kind)
+    finally:
+        store.close()
+    if commit is None:
+        what = plan.revision or "the default branch"
+        raise NotInCache(f"the cache does not know the commit of {what} of {plan.repo}; mount it once with a network")
+    core = Core(plan, commit, token)
+    try:
+        core.tree.prepare()
+    except Offline:
+        what = f"{plan.subdir or 'the root'} of {plan.repo} at {commit.sha[:12]}"
+        raise NotInCache(f"the cache has no listing of {what}; mount it once with a network") from None
+    finally:
+        core.close()
+    return commit
+
+
+def _what_is_here(plan: MountPlan, token: Token) -> str:
+    """Say what a mount without the hub would show, as the end of an error's line; "" when that is nothing."""
+    if not (plan.store_root / "format").exists():  # to open the store would make one
+        return ""
+    try:
+        commit = _resolve_here(replace(plan, offline=True), token)
+    except UsageError:
+        return ""
+    return f"; --offline would serve what the cache has of commit {commit.sha[:12]}"
+
+
 class Core:
     """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
@@ -71,13 +120,15 @@ class Core:
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
-        self.source = connect(plan.repo, token, self.metrics, os.environ)
+        self.source: HubSource | OfflineSource = (
+            OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
+        )
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
         pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
         self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
-        self.prefetcher = self._prefetcher(plan.prefetch)
+        self.prefetcher = self._prefetcher(plan.prefetch and not plan.offline)
         self.vfs = Vfs(self.tree, self.cache, self.store.size, self.metrics, OpeningWatcher(self.prefetcher))
 
     def _prefetcher(self, enabled: bool) -> Prefetcher:
@@ -100,6 +151,10 @@ class Core:
         """Give all counters of this worker."""
         more = {f"{room}.{name}": n for room, counts in self._figures.items() for name, n in counts().items()}
         return self.metrics.snapshot() | more
+
+    def hub_state(self) -> dict[str, Any]:
+        """Tell whether the hub answers: "state", "error" and for how many "seconds"."""
+        return self.source.standing()
 
     def hidden_names(self) -> int:
         """Count the names that no file system can show, in the listings at hand."""

@@ -40,8 +40,7 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     start_log(None if foreground else log_file)
     check_fuse(plan.allow_other)
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
-        token_file = str(plan.token_file) if plan.token_file else None
-        token = find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
+        token = _token(plan)
         commit = resolve(plan, token)
         gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
         announcer = Announcer(plan, commit, herald, log_file)
@@ -52,6 +51,14 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
             announcer.ended()
     herald.say(Outcome(f"the mount ended before it could be read; {log_file} says why", status or 1))
     return status
+
+
+def _token(plan: MountPlan) -> Token:
+    """Find the token; a mount without a network needs none, and must not fail for one. Raises UsageError."""
+    if plan.offline:
+        return Token("nowhere: the mount is offline", None)
+    file = str(plan.token_file) if plan.token_file else None
+    return find_token(file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
 
 
 class Announcer:

@@ -29,6 +29,7 @@ class MountPlan:
     driver: str = "kernel"
     prefetch: bool = True
     passthrough: bool = False
+    offline: bool = False
 
     @property
     def id(self) -> str:

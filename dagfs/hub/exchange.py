@@ -199,6 +199,11 @@ class Exchange:
             raise ProtocolError(f"HTTP {self._reply.status} without a usable Location")
         return target.decode("latin-1")
 
+    @property
+    def denied(self) -> bool:
+        """The hub itself has refused the token."""
+        return self._reply is not None and self._reply.status == 401 and not self.hops
+
     def second_chance(self, fresh_token: Callable[[], str | None]) -> bool:
         """Tell whether a new start may help: a redirect's signature ran out, or the token was replaced. Once only."""
         status = self._reply.status if self._reply else 0

@@ -52,7 +52,8 @@ class Tree:
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
         self._book = NumberBook(values, f"{name}/numbers/{pinned.mount}")
-        self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
+        self._shelf = Shelf(values, name)
+        self._listings = Listings(self._download, self._shelf, self._book, workers)
         self._walks = WalkAhead()
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
@@ -221,9 +222,7 @@ class Tree:
             settle(future, outcome.result)
 
     def _describe(self, path: str) -> Place:
-        self._metrics.add("tree.describes")
-        told = self._source.describe(self.pinned.commit, path, sized=True)
-        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
+        entry = self._shelf.load_entry(path) or self._described(path)
         place = self.known(path)  # the listing may have come meanwhile
         if place is None:
             number = self._book.give(entry, early=True)
@@ -232,6 +231,13 @@ class Tree:
         if entry.size is not None and place.entry.size is None:
             self.learn(place, entry.size)  # the listing that came had none
         return place
+
+    def _described(self, path: str) -> Entry:
+        self._metrics.add("tree.describes")
+        told = self._source.describe(self.pinned.commit, path, sized=True)
+        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
+        self._shelf.save_entry(entry)
+        return entry
 
     def _single(self, entry: Entry, number: int) -> Place:
         with self._lock:

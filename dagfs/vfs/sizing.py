@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from dagfs.answers import settle, then
-from dagfs.errors import DagfsError, NotFound, RemoteError, RemoteUnavailable
+from dagfs.errors import DagfsError, NotFound, Offline, RemoteError, RemoteUnavailable
 from dagfs.hub.dvc import parse_dvc_file
 from dagfs.model import Answer, Content, Span, Urgency, Versioning
 from dagfs.reader import Bytes
@@ -90,7 +90,7 @@ class Sizer:
         def ask() -> Answer[Listing | None]:
             return then(self._tree.sized(listing.directory), lambda sized: sized)
 
-        return then(recover(ask, RemoteError, lambda _: None), step)
+        return then(recover(ask, (RemoteError, Offline), lambda _: None), step)
 
     def _from_transfer(self, place: Place, content: Content) -> Answer[int]:
         """Start to read the file: its length comes first, and the read that follows finds the rest under way."""
@@ -121,14 +121,16 @@ class Sizer:
 
 
 def recover(
-    ask: Callable[[], Answer[T]], error: type[DagfsError], step: Callable[[DagfsError], Answer[T]]
+    ask: Callable[[], Answer[T]],
+    errors: type[DagfsError] | tuple[type[DagfsError], ...],
+    step: Callable[[DagfsError], Answer[T]],
 ) -> Answer[T]:
-    """Give what `ask` answers, now or later; go on with `step` when that is `error`."""
+    """Give what `ask` answers, now or later; go on with `step` when that is one of `errors`."""
 
     def judged(result: Callable[[], Answer[T]]) -> Answer[T]:
         try:
             return result()
-        except error as reason:
+        except errors as reason:
             return step(reason)
 
     answer = judged(ask)

@@ -1,0 +1,89 @@
+"""How the hub stands to us: whether it answers, and what becomes of requests while it refuses the token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dagfs.errors import AccessDenied, DagfsError, RemoteUnavailable, Stalled
+from dagfs.hub.auth import Token
+
+GRACE_SECONDS = 10.0
+"""A token in a file may be replaced a little after the hub has dropped it: so long readers wait for the new one."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks of a waiting reader whether there is a new token; they cost no request."""
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 60.0
+"""Seconds between two requests with a token that was refused: a hub may also have been wrong."""
+
+
+class Standing:
+    """Thread-safe; `_lock` is a leaf. `clock` in monotonic seconds."""
+
+    def __init__(self, token: Token, clock: Callable[[], float] = time.monotonic) -> None:
+        self._token = token
+        self._clock = clock
+        self._lock = threading.Lock()  # guards everything below
+        self._failing = ""  # why the hub gives no usable answer; "" while it does
+        self._refusing = False
+        self._refused: str | None = None  # the token, iff _refusing
+        self._since = 0.0  # when either began
+        self._next_try = 0.0
+        self._pause = FIRST_PAUSE
+
+    def hindrance(self, token: str | None) -> AccessDenied | None:
+        """Say why the hub is not to be asked with this token now; None where it is."""
+        if not self._refusing:
+            return None
+        with self._lock:
+            now = self._clock()
+            if not self._refusing or token != self._refused:
+                return None
+            if now < self._next_try:
+                return self._denial(now)
+            self._put_off(now)
+            return None
+
+    def refused(self, token: str | None) -> AccessDenied:
+        """The hub has answered 401 to this token: give the error for whoever asked."""
+        with self._lock:
+            now = self._clock()
+            if not self._refusing or token != self._refused:
+                self._refusing, self._refused, self._since = True, token, now
+                self._pause = FIRST_PAUSE
+                self._put_off(now)
+            return self._denial(now)
+
+    def heard(self, token: str | None, error: DagfsError | None) -> None:
+        """A request has ended otherwise than with a 401."""
+        if not self._failing and not self._refusing and not isinstance(error, RemoteUnavailable | Stalled):
+            return
+        with self._lock:
+            if not isinstance(error, RemoteUnavailable | Stalled):
+                self._refusing = self._refusing and token != self._refused
+                self._failing = ""
+                return
+            if not self._failing and not self._refusing:
+                self._since = self._clock()
+            self._failing = str(error)
+
+    def report(self) -> dict[str, Any]:
+        """Give `state`, ok, failing or "token refused", with `error` and the `seconds` that it has lasted."""
+        with self._lock:
+            state = "token refused" if self._refusing else "failing" if self._failing else "ok"
+            error = str(self._denial(0.0)) if self._refusing else self._failing
+            return {"state": state, "error": error, "seconds": int(self._clock() - self._since) if error else 0}
+
+    def _put_off(self, now: float) -> None:
+        self._next_try = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _denial(self, now: float) -> AccessDenied:
+        remedy = "put a new one there" if self._token.rotates else "mount again with a new one"
+        waits = self._token.rotates and now - self._since < GRACE_SECONDS
+        text = f"the hub refuses the token of {self._token.source} (HTTP 401): {remedy}"
+        return AccessDenied(text, LOOK_SECONDS if waits else None)
