@@ -91,9 +91,7 @@ class RemoteUnavailable(RemoteError):
     `retry_after`: seconds that the hub asked to wait, when it did. `obstacle`: None where nothing special is known.
     """
 
-    def __init__(
-        self, message: str, retry_after: float | None = None, obstacle: Obstacle | None = None
-    ) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, obstacle: Obstacle | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.obstacle = obstacle

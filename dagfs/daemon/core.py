@@ -29,6 +29,7 @@ from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
+from dagfs.hub.revisions import unreachable
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
 from dagfs.prefetch.annotations import AnnotationSource
@@ -75,7 +76,7 @@ def _resolve_at_hub(plan: MountPlan, token: Token) -> Commit:
     except AccessDenied as error:
         raise NoAccess(f"{plan.repo} does not let this token list {plan.subdir or 'its files'}") from error
     except RemoteError as error:
-        raise HubUnreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}") from error
+        raise unreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}", error) from error
     finally:
         core.close()
     return commit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from urllib.parse import urljoin
 import requests
 
 from dagfs import __version__
-from dagfs.errors import ProtocolError, RemoteError, RemoteUnavailable, Stalled
+from dagfs.errors import Obstacle, ProtocolError, RemoteError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
 from dagfs.hub.auth import Token
 from dagfs.hub.network import Network
@@ -61,6 +62,7 @@ class Rest:
             try:
                 return self._follow(url)
             except RemoteError as error:
+                self._session.close()  # kept connections may be as dead as this one; the session goes on
                 backoff.wait(error)
 
     @property
@@ -99,13 +101,17 @@ class Rest:
         except requests.Timeout:
             raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
         except requests.RequestException as error:
-            raise RemoteUnavailable(f"no connection to {self._hub}: {_reason(error)}") from None
+            text = f"no connection to {self._hub}: {_reason(error)}"
+            raise RemoteUnavailable(text, obstacle=_obstacle(error)) from None
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
-        raise RemoteUnavailable(f"HTTP {status} ({url})", reply.retry_after(response.headers.get("Retry-After")))
+        asked = reply.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
+        raise RemoteUnavailable(f"HTTP {status} ({url})", asked)
+    if status == 407:  # of a proxy for plain http; for https it refuses the tunnel
+        raise RemoteUnavailable(f"HTTP 407 ({url}): the proxy wants a password", obstacle=Obstacle.PROXY)
     if status != 200:
         return RestAnswer(status)
     body = bytearray()
@@ -120,12 +126,25 @@ def _answer(response: requests.Response, url: str) -> RestAnswer:
         raise ProtocolError(f"an answer that is not JSON ({url})") from None
 
 
+def _obstacle(error: requests.RequestException) -> Obstacle | None:
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Obstacle.PROXY
+    if isinstance(error, requests.exceptions.SSLError):
+        return Obstacle.CERTIFICATE
+    return Obstacle.NAME if isinstance(_bottom(error), socket.gaierror) else None
+
+
 def _reason(error: BaseException) -> str:
     """Find the cause at the bottom: the library's own text repeats the URL and object addresses."""
+    bottom = _bottom(error)
+    return str(getattr(bottom, "strerror", None) or type(bottom).__name__)
+
+
+def _bottom(error: BaseException) -> BaseException:
     seen: BaseException = error
     while True:
         inner = seen.__cause__ or seen.__context__ or next((a for a in seen.args if isinstance(a, BaseException)), None)
         inner = getattr(seen, "reason", None) if isinstance(getattr(seen, "reason", None), BaseException) else inner
         if inner is None:
-            return str(getattr(seen, "strerror", None) or type(seen).__name__)
+            return seen
         seen = inner

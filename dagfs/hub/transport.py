@@ -270,10 +270,12 @@ class Transport:
 
     def _end_stalled(self, now: float) -> None:
         for lane in self._lanes.values():
+            lane.trust(now)
             for exchange in [e for e in lane.running.values() if now - e.last_byte > self._stall_after]:
                 if exchange.paused:  # its receiver is slow, not the hub
                     exchange.last_byte = now
                 else:
+                    lane.distrust(now, self._stall_after)
                     self._break_off(exchange, exchange.stalled(self._stall_after))
 
     def _break_off(self, exchange: Exchange, error: DagfsError | None) -> None:
