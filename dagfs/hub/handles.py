@@ -39,7 +39,7 @@ class Handles:
         self._lane = lane
         self._network = network
         self._free: list[Any] = []
-        self.idle_seconds = IDLE_SECONDS
+        self._idle_seconds = IDLE_SECONDS
 
     def take(self, exchange: Exchange, token: str | None) -> Any:
         """Give a handle that is set up for the exchange's URL. Raises pycurl.error for a URL that curl refuses."""
@@ -53,9 +53,9 @@ class Handles:
         elif handle.ranged:
             handle.unsetopt(pycurl.RANGE)
         handle.ranged = span is not None
-        if self.idle_seconds != handle.idle_seconds:
-            handle.setopt(pycurl.MAXAGE_CONN, self.idle_seconds)
-            handle.idle_seconds = self.idle_seconds
+        if self._idle_seconds != handle.idle_seconds:
+            handle.setopt(pycurl.MAXAGE_CONN, self._idle_seconds)
+            handle.idle_seconds = self._idle_seconds
         if token != handle.token:
             authorization = [f"Authorization: Bearer {token}"] if token else []
             handle.setopt(pycurl.HTTPHEADER, [*authorization, _ENCODINGS[self._lane]])
@@ -71,6 +71,10 @@ class Handles:
             self._free.append(handle)
         else:
             handle.close()
+
+    def suspect(self, kept: bool) -> None:
+        """Say whether connections that were kept may be dead; from the next transfer on."""
+        self._idle_seconds = SUSPECT_IDLE_SECONDS if kept else IDLE_SECONDS
 
     def guard(self, handle: Any, open_socket: Any) -> None:
         """Let `open_socket` decide to which addresses this handle may connect, until it is given back."""

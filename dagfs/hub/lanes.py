@@ -9,7 +9,7 @@ from typing import Any
 import pycurl
 
 from dagfs.hub.exchange import Exchange, Lane
-from dagfs.hub.handles import IDLE_SECONDS, SUSPECT_IDLE_SECONDS, Handles
+from dagfs.hub.handles import Handles
 from dagfs.hub.network import Network
 
 KEPT_CONNECTIONS = 64
@@ -46,11 +46,11 @@ class LaneLoop:
     def distrust(self, now: float, seconds: float) -> None:
         """A request got no answer: for some time use no connection again that nobody has used just now."""
         self._distrusted_until = now + seconds
-        self.handles.idle_seconds = SUSPECT_IDLE_SECONDS
+        self.handles.suspect(True)
 
     def trust(self, now: float) -> None:
         if now >= self._distrusted_until:
-            self.handles.idle_seconds = IDLE_SECONDS
+            self.handles.suspect(False)
 
     def ready(self, fd: int, events: int) -> None:
         flags = pycurl.CSELECT_IN if events & _READABLE else 0

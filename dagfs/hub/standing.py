@@ -58,14 +58,13 @@ class Standing:
                 self._put_off(now)
             return self._denial(now)
 
-    def heard(self, token: str | None, error: DagfsError | None) -> None:
+    def heard(self, error: DagfsError | None) -> None:
         """A request has ended otherwise than with a 401."""
         if not self._failing and not self._refusing and not isinstance(error, RemoteUnavailable | Stalled):
             return
         with self._lock:
             if not isinstance(error, RemoteUnavailable | Stalled):
-                self._refusing = self._refusing and token != self._refused
-                self._failing = ""
+                self._refusing, self._failing = False, ""
                 return
             if not self._failing and not self._refusing:
                 self._since = self._clock()

@@ -293,7 +293,7 @@ class Transport:
         if exchange.denied:
             return self.standing.refused(exchange.token)
         if not exchange.cancelled:
-            self.standing.heard(exchange.token, error)
+            self.standing.heard(error)
         return error
 
     def _end(self) -> None:
