@@ -72,7 +72,7 @@ class Handles:
         else:
             handle.close()
 
-    def suspect(self, kept: bool) -> None:
+    def suspect(self, *, kept: bool) -> None:
         """Say whether connections that were kept may be dead; from the next transfer on."""
         self._idle_seconds = SUSPECT_IDLE_SECONDS if kept else IDLE_SECONDS
 

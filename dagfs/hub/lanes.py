@@ -46,11 +46,11 @@ class LaneLoop:
     def distrust(self, now: float, seconds: float) -> None:
         """A request got no answer: for some time use no connection again that nobody has used just now."""
         self._distrusted_until = now + seconds
-        self.handles.suspect(True)
+        self.handles.suspect(kept=True)
 
     def trust(self, now: float) -> None:
         if now >= self._distrusted_until:
-            self.handles.suspect(False)
+            self.handles.suspect(kept=False)
 
     def ready(self, fd: int, events: int) -> None:
         flags = pycurl.CSELECT_IN if events & _READABLE else 0
