@@ -60,7 +60,7 @@ class Rest:
         backoff = Backoff(PATIENCE_SECONDS, self._closing, TRIES)
         while True:
             try:
-                return self._follow(url)
+                return self._ask(url)
             except RemoteError as error:
                 self._session.close()  # kept connections may be as dead as this one; the session goes on
                 backoff.wait(error)
@@ -72,6 +72,14 @@ class Rest:
     def close(self) -> None:
         self._closing.set()
         self._session.close()
+
+    def _ask(self, url: str) -> RestAnswer:
+        """Ask once more when the token was refused and there is another one now."""
+        before = self._token.current()
+        answer = self._follow(url)
+        if answer.status == 401 and self._token.current(at_once=True) != before:
+            return self._follow(url)
+        return answer
 
     def _follow(self, url: str) -> RestAnswer:
         """Follow redirects within the hub's origin: a renamed repository. Others would have to do without the token."""

@@ -20,6 +20,8 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 60.0
 """Seconds between two requests with a token that was refused: a hub may also have been wrong."""
 
+_NO_ANSWER = (RemoteUnavailable, Stalled)
+
 
 class Standing:
     """Thread-safe; `_lock` is a leaf. `clock` in monotonic seconds."""
@@ -35,10 +37,11 @@ class Standing:
         self._next_try = 0.0
         self._pause = FIRST_PAUSE
 
-    def hindrance(self, token: str | None) -> AccessDenied | None:
-        """Say why the hub is not to be asked with this token now; None where it is."""
+    def hindrance(self) -> AccessDenied | None:
+        """Say why the hub is not to be asked with the token of now; None where it is."""
         if not self._refusing:
             return None
+        token = self._token.current()
         with self._lock:
             now = self._clock()
             if not self._refusing or token != self._refused:
@@ -60,10 +63,11 @@ class Standing:
 
     def heard(self, error: DagfsError | None) -> None:
         """A request has ended otherwise than with a 401."""
-        if not self._failing and not self._refusing and not isinstance(error, RemoteUnavailable | Stalled):
+        answered = error is None or not isinstance(error, _NO_ANSWER)
+        if answered and not self._failing and not self._refusing:
             return
         with self._lock:
-            if not isinstance(error, RemoteUnavailable | Stalled):
+            if answered:
                 self._refusing, self._failing = False, ""
                 return
             if not self._failing and not self._refusing:

@@ -189,7 +189,7 @@ class Transport:
         if exchange.cancelled:
             exchange.finish(exchange.outcome(0, ""))
             return
-        hindrance = self.standing.hindrance(self._token.current())
+        hindrance = self.standing.hindrance()
         if hindrance is not None:
             exchange.finish(hindrance)
             return

@@ -190,6 +190,8 @@ def test_a_rotated_token_costs_no_reader_an_error(private, sample, tmp_path, pau
     """The hub drops the old token before or after the new one lies in the file; eight readers are under way."""
     file = tmp_path / "token"
     put(file, "first")
+    unlisted = ["odd dvc/-dash", "deep/a/b/c/d/e/leaf.txt", "legacy/tree/a.bin", "text/crlf.csv"]
+    paths = [*IMAGES[:11], *unlisted, *IMAGES[11:]]
     with rooms(private.url, tmp_path, token_of(file, private.url)) as found:
         found.names("images")
         rotated = threading.Event()
@@ -200,12 +202,11 @@ def test_a_rotated_token_costs_no_reader_an_error(private, sample, tmp_path, pau
                 time.sleep(pause)
                 put(file, "second")
                 rotated.set()
-            return found.read(IMAGES[number])
+            return found.read(paths[number])
 
         with ThreadPoolExecutor(READERS) as pool:
-            got = list(pool.map(read, range(len(IMAGES))))
-            assert got == [sample.files[path] for path in IMAGES]
-            assert found.read("odd git/-dash") == sample.files["odd git/-dash"]
+            got = list(pool.map(read, range(len(paths))))
+        assert got == [sample.files[path] for path in paths]
         assert rotated.is_set()
         assert 0 < refusals(private) <= 2 * READERS + 10
         assert found.core.hub_state()["state"] == "ok"

@@ -16,6 +16,7 @@ from support.relay import Relay
 from support.scripted_hub import CERTIFICATE, Answer, ScriptedHub
 
 from dagfs.errors import (
+    BadToken,
     HubNotFound,
     HubNotTrusted,
     HubUnreachable,
@@ -152,6 +153,21 @@ def test_an_address_that_is_dead_is_passed_over_for_the_next_of_the_name(both, h
     monkeypatch.setattr(socket, "getaddrinfo", names)
     commit, sink = both(f"http://hub.test:{port}", {})
     assert (commit.sha, bytes(sink.body)) == (SHA, b"bytes")
+
+
+def test_a_token_that_was_replaced_is_taken_for_rare_calls_as_well(hub, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("old")
+    branch = f"{REPO}/branches/main"
+    hub.on(branch, Answer(401), Answer(body=json.dumps({"commit": {"id": SHA}}).encode()), Answer(401))
+    token = Token("file", "old", file, lambda path: path.read_text())
+    source = connect(RepoRef(hub.url, "owner", "name"), token, Metrics(), {})
+    file.write_text("newer")
+    assert source.resolve("main").sha == SHA
+    with pytest.raises(BadToken):
+        source.resolve("main")
+    source.close()
+    assert [asked.headers["authorization"] for asked in hub.asked] == ["Bearer old", "Bearer newer", "Bearer newer"]
 
 
 class Sleeper:
