@@ -99,6 +99,9 @@ class HubSource:
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         return self._transport.get(Request(urls.raw(self.repo, commit.sha, entry.path), Lane.RAW, span), sink)
 
+    def failing(self) -> bool:
+        return self._transport.standing.failing
+
     def standing(self) -> dict[str, Any]:
         """Tell how the hub has answered lately, see `standing.Standing.report`."""
         return self._transport.standing.report()

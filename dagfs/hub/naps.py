@@ -17,7 +17,7 @@ def suspended_seconds() -> float:
 
 
 class Naps:
-    """Used by one thread."""
+    """Who asks first is told; two threads that ask at once may both be."""
 
     def __init__(self, suspended: Callable[[], float] = suspended_seconds) -> None:
         self._suspended = suspended

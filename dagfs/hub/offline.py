@@ -32,5 +32,8 @@ class OfflineSource:
     def standing(self) -> dict[str, Any]:
         return {"state": "offline", "error": "", "seconds": 0}
 
+    def failing(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass

@@ -17,6 +17,7 @@ from dagfs import __version__
 from dagfs.errors import Obstacle, ProtocolError, RemoteError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
 from dagfs.hub.auth import Token
+from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.retry import Backoff
 from dagfs.hub.urls import origin, redact
@@ -42,10 +43,11 @@ class RestAnswer:
 class Rest:
     """Asks the hub for JSON; thread-safe."""
 
-    def __init__(self, host: str, token: Token, metrics: Metrics, network: Network) -> None:
+    def __init__(self, host: str, token: Token, metrics: Metrics, network: Network, naps: Naps | None = None) -> None:
         self._hub = origin(host)
         self._token = token
         self._metrics = metrics
+        self._naps = naps or Naps()
         self._closing = threading.Event()
         proxy = network.proxy(host)
         self._session = requests.Session()
@@ -57,6 +59,8 @@ class Rest:
 
     def get(self, url: str) -> RestAnswer:
         """Ask until there is an answer below 500. Raises RemoteError."""
+        if self._naps.ended():
+            self._session.close()  # drops the connections of before; it goes on with new ones
         backoff = Backoff(PATIENCE_SECONDS, self._closing, TRIES)
         while True:
             try:

@@ -51,6 +51,11 @@ class Standing:
             self._put_off(now)
             return None
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last answer was none, or no usable one."""
+        return bool(self._failing)
+
     def refused(self, token: str | None) -> AccessDenied:
         """The hub has answered 401 to this token: give the error for whoever asked."""
         with self._lock:

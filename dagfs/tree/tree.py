@@ -115,6 +115,10 @@ class Tree:
         """List a directory with all sizes that the hub knows: one request, however many ask."""
         return self._listings.get(directory, sized=True)
 
+    def hub_fails(self) -> bool:
+        """Say whether the hub gives no answers now."""
+        return self._source.failing()
+
     def content(self, place: Place) -> Content:
         """Give the identity of a file's bytes."""
         return content_of(self.pinned.repo, self.pinned.commit, place.entry)

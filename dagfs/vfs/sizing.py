@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from dagfs.answers import settle, then
-from dagfs.errors import DagfsError, NotFound, Offline, RemoteError, RemoteUnavailable
+from dagfs.errors import DagfsError, NotFound, RemoteError, RemoteUnavailable
 from dagfs.hub.dvc import parse_dvc_file
 from dagfs.model import Answer, Content, Span, Urgency, Versioning
 from dagfs.reader import Bytes
@@ -74,7 +74,7 @@ class Sizer:
         if stored is not None:
             return self._learnt(place, stored)
         listing = place.rows
-        if isinstance(listing, Listing) and not listing.asked_sizes:
+        if isinstance(listing, Listing) and not listing.asked_sizes and not self._tree.hub_fails():
             listing.used = True
             if self.policy.looked_up(listing.number, place.node, len(listing)):
                 return self._from_listing(place, listing, content)
@@ -90,7 +90,12 @@ class Sizer:
         def ask() -> Answer[Listing | None]:
             return then(self._tree.sized(listing.directory), lambda sized: sized)
 
-        return then(recover(ask, (RemoteError, Offline), lambda _: None), step)
+        return then(recover(ask, RemoteError, self._unlisted), step)
+
+    def _unlisted(self, error: DagfsError) -> None:
+        """Go on with the file itself; without a hub that would be a second deadline for one lookup."""
+        if self._tree.hub_fails():
+            raise error
 
     def _from_transfer(self, place: Place, content: Content) -> Answer[int]:
         """Start to read the file: its length comes first, and the read that follows finds the rest under way."""
@@ -122,15 +127,15 @@ class Sizer:
 
 def recover(
     ask: Callable[[], Answer[T]],
-    errors: type[DagfsError] | tuple[type[DagfsError], ...],
+    error: type[DagfsError],
     step: Callable[[DagfsError], Answer[T]],
 ) -> Answer[T]:
-    """Give what `ask` answers, now or later; go on with `step` when that is one of `errors`."""
+    """Give what `ask` answers, now or later; go on with `step` when that is `error`."""
 
     def judged(result: Callable[[], Answer[T]]) -> Answer[T]:
         try:
             return result()
-        except errors as reason:
+        except error as reason:
             return step(reason)
 
     answer = judged(ask)

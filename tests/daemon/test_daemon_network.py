@@ -133,6 +133,29 @@ def test_a_hub_that_is_down_for_many_deadlines_is_asked_now_and_then_by_eight_re
         assert tries <= 12 * len(errors)
 
 
+def test_one_lookup_waits_for_one_deadline_only(way, sample, tmp_path):
+    """Where many sizes are looked up, their listing is asked for, and the file itself when that fails."""
+
+    def asked() -> tuple[int, int]:
+        figures = found.core.figures()
+        return figures.get("tree.listings_sized", 0), figures.get("fetch.loads", 0)
+
+    with rooms(f"{way.url}/o/n", tmp_path, patience=1.0) as found:
+        found.names("images")
+        for path in IMAGES[:4]:
+            found.stat(path)
+        listings, loads = asked()
+        way.cut()
+        with pytest.raises(RemoteError):
+            found.stat(IMAGES[4])
+        assert asked() == (listings + 1, loads)
+        with pytest.raises(RemoteError):
+            found.stat(IMAGES[5])
+        assert asked() == (listings + 1, loads + 1)
+        way.mend()
+        assert found.stat(IMAGES[6]) == len(sample.files[IMAGES[6]])
+
+
 def trusted(root: Path) -> str:
     """Make a bundle that has the certificates of all the tests."""
     found = [path.read_text() for path in CERTIFICATE.parent.glob("*.pem")]

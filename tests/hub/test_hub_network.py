@@ -210,6 +210,19 @@ def test_after_a_suspension_no_connection_of_before_is_used(hub, metrics, sink_t
         transport.close()
 
 
+def test_rare_calls_use_no_connection_of_before_a_suspension_either(hub, metrics):
+    sleeper = Sleeper()
+    found = rest.Rest(hub.url, Token("a test", None), metrics, Network.of({}), Naps(sleeper))
+    url = hub.on("/f", Answer(body=b"{}"))
+    connections = []
+    for slept in (0, 0, 3600, 0):
+        sleeper.seconds += slept
+        found.get(url)
+        connections.append(hub.connections)
+    found.close()
+    assert connections == [1, 1, 2, 2]
+
+
 def test_short_differences_of_two_clocks_are_no_suspension():
     sleeper = Sleeper()
     found = Naps(sleeper)

@@ -76,7 +76,7 @@ def test_everything_goes_through_the_proxy_of_the_environment(url, sample, home,
         assert len(proxy.asked) == through
 
 
-@pytest.mark.parametrize("how", ["refused", "silent"])
+@pytest.mark.parametrize(("how", "driver"), [("refused", "kernel"), ("silent", "libfuse")])
 def test_a_mount_outlives_the_loss_of_its_network(url, sample, home, tmp_path, how, driver):
     """Eight programs read what is there while others wait for what is not; then the network is back."""
     with Relay(url) as way, home.mounted(f"{way.url}/o/n", tmp_path / "data", "--driver", driver) as data:

@@ -64,11 +64,11 @@ def test_a_mount_without_a_network_sends_no_request(sample, home, tmp_path):
         assert requests(url) == {}
 
 
-def test_what_is_missing_is_told(sample, home, tmp_path, driver):
+def test_what_is_missing_is_told(sample, home, tmp_path):
     with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
         home.run("warm", data / "deep", data / "README.md")
         os.listdir(data / "images")
-    with home.mounted(url, tmp_path / "data", "--offline", "--driver", driver) as data:
+    with home.mounted(url, tmp_path / "data", "--offline") as data:
         assert sorted(os.listdir(data)) == sorted({path.split("/")[0] for path in looks_of(sample)})
         assert "007.jpg" in os.listdir(data / "images")
         for _ in range(2):

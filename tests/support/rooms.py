@@ -42,6 +42,14 @@ class Rooms:
         assert isinstance(answer, Future)
         return answer
 
+    def stat(self, path: str) -> int:
+        """Give a file's size. Raises DagfsError."""
+        vfs = self.core.vfs
+        found = wait(vfs.getattr(ROOT), DEADLINE)
+        for name in path.split("/"):
+            found = wait(vfs.lookup(found.node, name.encode()), DEADLINE)
+        return found.size
+
     def names(self, path: str = "") -> set[str]:
         vfs = self.core.vfs
         found = wait(vfs.getattr(ROOT), DEADLINE)
