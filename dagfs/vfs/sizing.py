@@ -126,9 +126,7 @@ class Sizer:
 
 
 def recover(
-    ask: Callable[[], Answer[T]],
-    error: type[DagfsError],
-    step: Callable[[DagfsError], Answer[T]],
+    ask: Callable[[], Answer[T]], error: type[DagfsError], step: Callable[[DagfsError], Answer[T]]
 ) -> Answer[T]:
     """Give what `ask` answers, now or later; go on with `step` when that is `error`."""
 
