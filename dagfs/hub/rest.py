@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -49,11 +50,11 @@ class Rest:
         self._metrics = metrics
         self._naps = naps or Naps()
         self._closing = threading.Event()
-        proxy = network.proxy(host)
+        self._proxy = network.proxy(host)
         self._session = requests.Session()
         self._session.trust_env = False  # else a password of ~/.netrc replaces the token
         self._session.verify = network.ca
-        self._session.proxies = {self._hub.scheme: proxy} if proxy else {}
+        self._session.proxies = {self._hub.scheme: self._proxy} if self._proxy else {}
         self._session.headers["User-Agent"] = f"dagfs/{__version__}"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared state between threads
 
@@ -113,8 +114,10 @@ class Rest:
         except requests.Timeout:
             raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
         except requests.RequestException as error:
-            text = f"no connection to {self._hub}: {_reason(error)}"
-            raise RemoteUnavailable(text, obstacle=_obstacle(error)) from None
+            obstacle = _obstacle(error)
+            way = f" through the proxy {redact(self._proxy or '')}" if obstacle is Obstacle.PROXY else ""
+            text = f"no connection to {self._hub}{way}: {_reason(error)}"
+            raise RemoteUnavailable(text, obstacle=obstacle) from None
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:
@@ -149,6 +152,8 @@ def _obstacle(error: requests.RequestException) -> Obstacle | None:
 def _reason(error: BaseException) -> str:
     """Find the cause at the bottom: the library's own text repeats the URL and object addresses."""
     bottom = _bottom(error)
+    if isinstance(bottom, ssl.SSLCertVerificationError):
+        return f"its certificate is refused, {bottom.verify_message.rstrip('.')}"
     return str(getattr(bottom, "strerror", None) or type(bottom).__name__)
 
 

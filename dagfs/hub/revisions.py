@@ -121,7 +121,7 @@ _REMEDIES: dict[Obstacle | None, tuple[type[HubUnreachable], str]] = {
         "if it is the right hub, name the certificate of who signed its by SSL_CERT_FILE; check the clock, too",
     ),
     Obstacle.NAME: (HubNotFound, "check the name and the network"),
-    Obstacle.PROXY: (ProxyUnreachable, "check HTTPS_PROXY, or except the hub by NO_PROXY"),
+    Obstacle.PROXY: (ProxyUnreachable, "check the proxy that the environment names, or except the hub by NO_PROXY"),
 }
 
 

@@ -60,6 +60,7 @@ def test_a_proxy_that_is_dead_or_wants_a_password(url, home, tmp_path):
             status, line = refusal(home, url, tmp_path)
             assert status == ProxyUnreachable.exit_status
             assert "NO_PROXY" in line
+            assert proxy.rpartition("@")[2].removeprefix("http://") in line or proxy == refusing.url
             assert "s3cret" not in line
 
 
