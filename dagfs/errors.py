@@ -11,6 +11,7 @@ DagfsError
 │   ├── RemoteUnavailable    no connection, 5xx, or 429 for longer than the deadline
 │   ├── ProtocolError        an answer that makes no sense: cut JSON, a wrong span, a wrong length
 │   └── Stalled              no byte for longer than the inactivity deadline
+├── Offline              the mount was made without a network, and the cache does not have this
 ├── IntegrityError       the bytes are not those that the commit names
 ├── Unsupported          this operation has no meaning here
 └── UsageError           what the user asked for cannot be done; the text says what to do
@@ -25,10 +26,16 @@ DagfsError
     ├── NoFuse               no /dev/fuse, or another reason why this machine cannot mount
     │   └── NoFusermount         an ordinary user needs fusermount3
     ├── HubUnreachable       the hub does not answer at start
+    │   ├── HubNotTrusted        its certificate is not one to trust
+    │   ├── HubNotFound          its name has no address
+    │   └── ProxyUnreachable     the proxy of the environment does not let us through
+    ├── NotInCache           a mount without a network of what the cache does not know
     └── CacheRefused         the cache directory cannot be used safely
 """
 
 from __future__ import annotations
+
+import enum
 
 
 class DagfsError(Exception):
@@ -52,7 +59,14 @@ class ReadOnly(DagfsError):
 
 
 class AccessDenied(DagfsError):
-    """The hub refuses this token for this path (401 or 403)."""
+    """The hub refuses this token for this path (401 or 403).
+
+    `retry_after`: seconds after which to look again for a token that replaces it; None when that is no use.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ContentChanged(DagfsError):
@@ -63,15 +77,24 @@ class RemoteError(DagfsError):
     """The hub gave no usable answer; the same request may work later."""
 
 
+class Obstacle(enum.Enum):
+    """What stands between us and the hub, where that decides what a person has to do."""
+
+    CERTIFICATE = "the certificate is not one to trust"
+    NAME = "the name has no address"
+    PROXY = "the proxy does not let us through"
+
+
 class RemoteUnavailable(RemoteError):
     """No connection, or 5xx or 429 for longer than the deadline.
 
-    `retry_after`: seconds that the hub asked to wait, when it did.
+    `retry_after`: seconds that the hub asked to wait, when it did. `obstacle`: None where nothing special is known.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, obstacle: Obstacle | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.obstacle = obstacle
 
 
 class ProtocolError(RemoteError):
@@ -80,6 +103,18 @@ class ProtocolError(RemoteError):
 
 class Stalled(RemoteError):
     """No byte arrived for longer than the inactivity deadline."""
+
+
+class Offline(DagfsError):
+    """A mount without a network was asked for what the cache does not have. No later try helps.
+
+    `path`: what would have to be fetched; `listing`: the listing of a directory rather than a file's bytes.
+    """
+
+    def __init__(self, message: str, path: str, *, listing: bool) -> None:
+        super().__init__(message)
+        self.path = path
+        self.listing = listing
 
 
 class IntegrityError(DagfsError):
@@ -160,6 +195,30 @@ class HubUnreachable(UsageError):
     """The hub did not answer when the mount was made."""
 
     exit_status = 8
+
+
+class HubNotTrusted(HubUnreachable):
+    """The hub's certificate is expired, for another host, or signed by nobody that this machine trusts."""
+
+    exit_status = 16
+
+
+class HubNotFound(HubUnreachable):
+    """The hub's name has no address: a typing error, or no network."""
+
+    exit_status = 17
+
+
+class ProxyUnreachable(HubUnreachable):
+    """The proxy that the environment names does not answer, or refuses to connect to the hub."""
+
+    exit_status = 18
+
+
+class NotInCache(UsageError):
+    """A mount without a network was asked for, and the cache does not know the commit or its root."""
+
+    exit_status = 15
 
 
 class CacheRefused(UsageError):

@@ -61,6 +61,12 @@ def test_every_fault_names_tests_that_exist():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_a_document_names_exists(document):
+    named = set(re.findall(r"`(test_\w+)`", document.read_text()))
+    assert named - test_functions() == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_exists(document):
     shown = re.findall(r"(?:^|[\s=])dagfs ([a-z]+)([^\n]*)", code_of(document))
     for name, words in shown:

@@ -24,6 +24,7 @@ from dagfs.model import RefKind, printable
 @click.option("--cache-size", type=parse_size, default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="Limit; 50GiB.")
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
+@click.option("--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
@@ -46,6 +47,7 @@ def mount(
     cache_size: int,
     token_file: Path | None,
     allow_other: bool,
+    offline: bool,
     foreground: bool,
     driver: str | None,
     no_prefetch: bool,
@@ -71,6 +73,8 @@ def mount(
     driver = driver or ("kernel" if sys.platform == "linux" else "libfuse")
     if follow and rev:
         raise click.UsageError("--follow needs a branch: a commit or a tag does not move")
+    if follow and offline:
+        raise click.UsageError("--follow asks the hub, and --offline asks nobody")
     if follow and driver == "libfuse":
         raise click.UsageError("--follow needs the kernel driver: libfuse keeps names for as long as it is mounted")
     if hold_while_open and not follow:
@@ -90,6 +94,7 @@ def mount(
         passthrough=passthrough,
         follow=follow,
         hold_while_open=hold_while_open,
+        offline=offline,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))

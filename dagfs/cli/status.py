@@ -21,6 +21,9 @@ _STATES = {
     "dead": "its daemon is gone and programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
 }
 
+SHOWN = 5
+"""Paths that are missing in the cache, as examples; the JSON has up to a hundred."""
+
 
 @click.command()
 @click.argument("mountpoint", required=False)
@@ -54,12 +57,29 @@ def _paragraph(report: dict[str, Any]) -> str:
         **_following(report["follow"]),
         "driver": f"{report['driver']}, dagfs {report['version']}, pid {report['pid']}",
         "generation": str(report["generation"]) if report["workers"] else None,
+        "hub": _hub(report["hub"]),
+        "missing": _missing(report["missing"]),
         **_figures(report),
         "cache": report["cache"],
         "log": report["log"],
     }
     lines = [f"  {name:<11} {value}" for name, value in rows.items() if value]
     return "\n".join((f"{printable(report['mountpoint'])}: {report['state']}", *map(printable, lines)))
+
+
+def _hub(hub: dict[str, Any] | None) -> str | None:
+    if hub is None or hub["state"] == "ok":
+        return None
+    if hub["state"] == "offline":
+        return "not asked: the mount is offline and serves what the cache has"
+    return f"{hub['state']} for {hub['seconds']:,} s: {hub['error']}"
+
+
+def _missing(missing: dict[str, Any] | None) -> str | None:
+    if not missing or not missing["directories"] + missing["files"]:
+        return None
+    counts = f"{missing['directories']:,} listings and {missing['files']:,} files that were asked for"
+    return f"{counts}, among them {', '.join(missing['paths'][:SHOWN])}"
 
 
 def _figures(report: dict[str, Any]) -> dict[str, str | None]:

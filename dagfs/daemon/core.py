@@ -12,21 +12,10 @@ from dagfs.cache import Cache
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
-from dagfs.errors import (
-    AccessDenied,
-    BadToken,
-    HubUnreachable,
-    NoAccess,
-    NotADirectory,
-    NotFound,
-    RemoteError,
-    UnknownRepository,
-    UnknownRevision,
-    UsageError,
-)
 from dagfs.fetch.fetcher import Fetcher
-from dagfs.hub.api import connect
+from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
+from dagfs.hub.offline import OfflineSource
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
 from dagfs.prefetch.annotations import AnnotationSource
@@ -46,34 +35,6 @@ from dagfs.vfs.seam import FileSystem
 NO_LIMIT = 1 << 62
 
 
-def resolve(plan: MountPlan, token: Token) -> Commit:
-    """Find the commit and list the mount's root into the cache, so that every failure comes before the mount.
-
-    Everything that is opened for it is closed again: who calls this forks afterwards. Raises UsageError.
-    """
-    source = connect(plan.repo, token, Metrics(), os.environ)
-    try:
-        commit = source.resolve(plan.revision, plan.revision_kind)
-        if plan.follow and commit.branch is None:
-            raise UsageError(f"--follow needs a branch, and {plan.revision} is a tag or a commit")
-    except (UnknownRepository, BadToken) as error:
-        raise type(error)(f"{error}{token.unused and f' ({token.unused})'}") from error
-    finally:
-        source.close()
-    core = Core(plan, commit, token)
-    try:
-        core.tree.prepare()
-    except (NotFound, NotADirectory):
-        raise UnknownRevision(f"{plan.repo.slug} has no directory {plan.subdir!r} at {commit.sha[:12]}") from None
-    except AccessDenied as error:
-        raise NoAccess(f"{plan.repo} does not let this token list {plan.subdir or 'its files'}") from error
-    except RemoteError as error:
-        raise HubUnreachable(f"{plan.repo.host} gave no listing of {plan.repo.slug}: {error}") from error
-    finally:
-        core.close()
-    return commit
-
-
 @dataclass(frozen=True, slots=True)
 class Followed:
     """For a mount that changes its commit: those it has shown, and whether another worker has served it."""
@@ -90,7 +51,9 @@ class Core:
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
-        self.source = connect(plan.repo, token, self.metrics, os.environ)
+        self.source: HubSource | OfflineSource = (
+            OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
+        )
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics)
         self.workers = Workers()
@@ -145,7 +108,7 @@ class Core:
         ]
         planner = Planner(sources, self.cache.here, self.metrics)
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
-        prefetcher.enabled = self._plan.prefetch
+        prefetcher.enabled = self._plan.prefetch and not self._plan.offline
         return prefetcher
 
     def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:
@@ -156,6 +119,10 @@ class Core:
         """Give all counters of this worker."""
         more = {f"{room}.{name}": n for room, counts in self._figures.items() for name, n in counts().items()}
         return self.metrics.snapshot() | more
+
+    def hub_state(self) -> dict[str, Any]:
+        """Tell whether the hub answers: "state", "error" and for how many "seconds"."""
+        return self.source.standing()
 
     def hidden_names(self) -> int:
         """Count the names that no file system can show, in the listings at hand."""

@@ -14,10 +14,10 @@ from dagfs import __version__, libfuse
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
-from dagfs.daemon.core import resolve
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import MountPlan, ledger_path
+from dagfs.daemon.resolving import resolve
 from dagfs.daemon.serving import Service, Tables, token_for
 from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.daemon.successor import renewal

@@ -36,6 +36,7 @@ class MountPlan:
     passthrough: bool = False
     follow: float | None = None
     hold_while_open: bool = False
+    offline: bool = False
 
     @property
     def id(self) -> str:

@@ -26,7 +26,7 @@ def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
 
 
 def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] | None:
-    report = {**asdict(state), "metrics": {}, "hidden": 0, "follow": None}
+    report = {**asdict(state), "metrics": {}, "hidden": 0, "follow": None, "hub": None, "missing": None}
     del report["born"]
     if not alive(state):
         if not is_ours(state.mountpoint):

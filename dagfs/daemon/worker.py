@@ -11,6 +11,7 @@ from dagfs.daemon.control import ControlServer, Message
 from dagfs.daemon.core import Core, Followed
 from dagfs.daemon.following import Follower, Hold
 from dagfs.daemon.generation import Change
+from dagfs.daemon.known import Known
 from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import Registry
 from dagfs.daemon.warming import Warmer
@@ -50,8 +51,14 @@ def follow(
         return
     branch = generations.commit.branch
     change = Change(generations, plan.subdir, kernel.changed)
+    known = Known(core.store, plan.repo)
+
+    def changed() -> None:
+        known.remember(plan.revision, generations.commit)
+        shown()
+
     hold = Hold(openings.quiet_for, plan.follow) if openings is not None else Hold()
-    follower = Follower(lambda: core.source.resolve(branch, RefKind.BRANCH), change, plan.follow, hold, shown)
+    follower = Follower(lambda: core.source.resolve(branch, RefKind.BRANCH), change, plan.follow, hold, changed)
     core.told = lambda: {
         "commit": generations.commit.sha,
         "follow": {"since": followed.shown.since, **follower.report()},
@@ -66,5 +73,11 @@ def follow(
 
 
 def _status(core: Core) -> Iterable[Message]:
-    figures = {"version": __version__, "metrics": core.figures(), "hidden": core.hidden_names()}
-    yield figures | core.told()
+    yield {
+        "version": __version__,
+        "metrics": core.figures(),
+        "hidden": core.hidden_names(),
+        "hub": core.hub_state(),
+        "missing": core.rooms.vfs.missing.report(),
+        **core.told(),
+    }

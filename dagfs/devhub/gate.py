@@ -10,14 +10,14 @@ from dagfs.devhub.wire import HttpError, Request
 
 
 class Gate:
-    """Lets everybody in when there is no token, else who has it."""
+    """Lets everybody in when there is no token, else who has it. `token` may be exchanged while the hub runs."""
 
     def __init__(self, token: str | None) -> None:
-        self._token = token
+        self.token = token
 
     @property
     def private(self) -> bool:
-        return self._token is not None
+        return self.token is not None
 
     def repository(self, request: Request) -> None:
         """Check access to the private repository: 401 for a wrong token, and no hint without one. Raises HttpError."""
@@ -31,16 +31,16 @@ class Gate:
 
     def key(self, access_key: str | None) -> bool:
         """Tell whether the access key of an S3 request opens: any does where there is no token, or none at all."""
-        return self._token is None or hmac.compare_digest((access_key or "").encode(), self._token.encode())
+        return self.token is None or hmac.compare_digest((access_key or "").encode(), self.token.encode())
 
     def _knows(self, request: Request) -> bool:
         """Tell whether the request has the token; False when it has none at all. Raises HttpError 401."""
-        if self._token is None:
+        if self.token is None:
             return True
         shown = _tokens(request)
         if not shown:
             return False
-        if not any(hmac.compare_digest(token.encode(), self._token.encode()) for token in shown):
+        if not any(hmac.compare_digest(token.encode(), self.token.encode()) for token in shown):
             raise HttpError(401, "this token is not known here", WWW_Authenticate='Basic realm="dagfs serve"')
         return True
 

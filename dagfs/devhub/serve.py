@@ -35,7 +35,7 @@ class Hub:
 
     `latency` in seconds before the first byte of each answer, `bandwidth` in bytes per second of all connections
     together; `storages` maps "s3:BUCKET" to a folder; port 0 takes a free one. `hub.url` is the repository's URL,
-    `hub.requests` counts, and `hub.fault` may be exchanged while it runs.
+    `hub.requests` counts; `hub.fault` and `hub.gate.token` may be exchanged while it runs.
     Raises UsageError when `directory` is no git repository, or the port is taken.
     """
 
@@ -54,6 +54,7 @@ class Hub:
     ) -> None:
         self.requests = Requests()
         self.fault = fault
+        self.gate = Gate(token)
         behaviour = behaviour or Behaviour()
         folders = {bucket: Path(folder) for bucket, folder in (storages or {}).items()}
         with ExitStack() as building:
@@ -68,7 +69,7 @@ class Hub:
             self.host = f"http://127.0.0.1:{self._server.port}"
             self._content_server = self._other_origin(manners)
             building.callback(self._content_server.stop)
-            self._api = self._build(git, folders, token, behaviour, building)
+            self._api = self._build(git, folders, behaviour, building)
             self._resources = building.pop_all()
 
     @property
@@ -94,16 +95,14 @@ class Hub:
     ) -> None:
         self.stop()
 
-    def _build(
-        self, git: GitRepository, folders: Mapping[str, Path], token: str | None, behaviour: Behaviour, stack: ExitStack
-    ) -> Api:
+    def _build(self, git: GitRepository, folders: Mapping[str, Path], behaviour: Behaviour, stack: ExitStack) -> Api:
         owner, name = self.name.split("/")
         api = f"{self.host}/api/v1/repos/{self.name}"
         cache, blobs = DvcCache(git.directory, git.git_dir), Blobs(git)
         stack.callback(blobs.close)
         listings, storages = Listings(git, cache, api, behaviour), Storages(folders, api, behaviour)
         stock = Stock(git, cache, blobs, Snapshots(git, cache), listings, storages)
-        front = Front(owner, name, self.host, Gate(token))
+        front = Front(owner, name, self.host, self.gate)
         other = f"http://127.0.0.1:{self._content_server.port}"
         origin = other if behaviour.redirect is Redirect.OTHER else self.host
         bucket = S3(stock, behaviour, owner, name, front.gate)

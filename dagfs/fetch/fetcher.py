@@ -17,6 +17,7 @@ from dagfs.fetch.queue import Queue
 from dagfs.fetch.seam import LoadSink
 from dagfs.fetch.slots import Slots
 from dagfs.fetch.timer import Timer
+from dagfs.hub.retry import DENIALS_MAX
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content, Span, Urgency
@@ -226,6 +227,8 @@ class Fetcher:
             return 0.0 if job.integrity_failures <= INTEGRITY_RETRIES and job.assembly.restart() else None
         if isinstance(error, AccessDenied):
             job.denials += 1
+            if error.retry_after is not None and job.denials <= DENIALS_MAX:
+                return error.retry_after
             return BACKOFF if job.denials == 1 else None  # the token may just have been renewed
         if not isinstance(error, RemoteError):
             return None

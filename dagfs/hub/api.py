@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
-from dagfs.errors import NotADirectory, ProtocolError, RemoteError
+from dagfs.errors import AccessDenied, NotADirectory, ProtocolError, RemoteError
 from dagfs.hub import listing, urls
 from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Lane, Request
@@ -75,6 +76,8 @@ class HubSource:
                     yield batch
             except RemoteError as error:
                 self._retry(backoff, error)
+            except AccessDenied as error:
+                backoff.await_token(error)
             else:
                 if given == SUSPICIOUS_COUNT:
                     log.warning("%r has exactly %d entries, where a hub may have cut its listing", path, given)
@@ -90,9 +93,18 @@ class HubSource:
                 return self._describe(url, path, sized)
             except RemoteError as error:
                 self._retry(backoff, error)
+            except AccessDenied as error:
+                backoff.await_token(error)
 
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         return self._transport.get(Request(urls.raw(self.repo, commit.sha, entry.path), Lane.RAW, span), sink)
+
+    def failing(self) -> bool:
+        return self._transport.standing.failing
+
+    def standing(self) -> dict[str, Any]:
+        """Tell how the hub has answered lately, see `standing.Standing.report`."""
+        return self._transport.standing.report()
 
     def close(self) -> None:
         self._closing.set()

@@ -45,6 +45,11 @@ class Token:
         self._checked = time.monotonic()
         self._stamp = _stamp(path)  # of the file's state that _value was read from
 
+    @property
+    def rotates(self) -> bool:
+        """Whether it lies in a file, where a new one is found; the environment of a process stays as it is."""
+        return self._read is not None
+
     def current(self, *, at_once: bool = False) -> str | None:
         """Give the token, None when there is none; `at_once` looks at the file even if it was looked at just now."""
         if self._read is None or self._path is None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pycurl
 
-from dagfs.errors import DagfsError, ProtocolError, RemoteUnavailable, Stalled
+from dagfs.errors import DagfsError, Obstacle, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
 from dagfs.hub.inflate import Inflater
 from dagfs.hub.source import BodyHead, BodySink
@@ -35,6 +35,12 @@ _PROTOCOL_CODES = frozenset({
     pycurl.E_URL_MALFORMAT,
     pycurl.E_UNSUPPORTED_PROTOCOL,
 })  # fmt: skip
+
+_OBSTACLES = {
+    pycurl.E_PEER_FAILED_VERIFICATION: Obstacle.CERTIFICATE,
+    pycurl.E_COULDNT_RESOLVE_HOST: Obstacle.NAME,
+    pycurl.E_COULDNT_RESOLVE_PROXY: Obstacle.PROXY,
+}
 
 
 class Lane(enum.Enum):
@@ -199,6 +205,11 @@ class Exchange:
             raise ProtocolError(f"HTTP {self._reply.status} without a usable Location")
         return target.decode("latin-1")
 
+    @property
+    def denied(self) -> bool:
+        """The hub itself has refused the token."""
+        return self._reply is not None and self._reply.status == 401 and not self.hops
+
     def second_chance(self, fresh_token: Callable[[], str | None]) -> bool:
         """Tell whether a new start may help: a redirect's signature ran out, or the token was replaced. Once only."""
         status = self._reply.status if self._reply else 0
@@ -240,6 +251,8 @@ class Exchange:
         reason = re.sub(r"[?#]\S*", "", message or f"curl error {code}")
         if code in _PROTOCOL_CODES:
             return ProtocolError(reason)
+        if code in _OBSTACLES:
+            return RemoteUnavailable(reason, obstacle=_OBSTACLES[code])
         return RemoteUnavailable(f"cut after {self.received} bytes: {reason}" if self.received else reason)
 
     def place(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pycurl
@@ -14,6 +15,15 @@ CONNECT_SECONDS = 10
 """Looking up the name, connecting and the TLS handshake together."""
 
 KEEPALIVE_SECONDS = 30
+IDLE_SECONDS = 30
+"""After so long without use a connection is not used again: firewalls forget it sooner than the hub does, silently."""
+
+SUSPECT_IDLE_SECONDS = 1
+"""The same while a request has just stalled: others that were kept may be as dead as its connection."""
+
+UNACKNOWLEDGED_SECONDS = 10
+"""After which the kernel gives a connection up. A slow hub's machine acknowledges; a way that is gone does not."""
+
 KEPT_HANDLES = 64
 """Twice the transfers that the hub recommends at most: enough that a burst makes none anew."""
 
@@ -29,6 +39,7 @@ class Handles:
         self._lane = lane
         self._network = network
         self._free: list[Any] = []
+        self._idle_seconds = IDLE_SECONDS
 
     def take(self, exchange: Exchange, token: str | None) -> Any:
         """Give a handle that is set up for the exchange's URL. Raises pycurl.error for a URL that curl refuses."""
@@ -42,6 +53,9 @@ class Handles:
         elif handle.ranged:
             handle.unsetopt(pycurl.RANGE)
         handle.ranged = span is not None
+        if self._idle_seconds != handle.idle_seconds:
+            handle.setopt(pycurl.MAXAGE_CONN, self._idle_seconds)
+            handle.idle_seconds = self._idle_seconds
         if token != handle.token:
             authorization = [f"Authorization: Bearer {token}"] if token else []
             handle.setopt(pycurl.HTTPHEADER, [*authorization, _ENCODINGS[self._lane]])
@@ -57,6 +71,10 @@ class Handles:
             self._free.append(handle)
         else:
             handle.close()
+
+    def suspect(self, *, kept: bool) -> None:
+        """Say whether connections that were kept may be dead; from the next transfer on."""
+        self._idle_seconds = SUSPECT_IDLE_SECONDS if kept else IDLE_SECONDS
 
     def guard(self, handle: Any, open_socket: Any) -> None:
         """Let `open_socket` decide to which addresses this handle may connect, until it is given back."""
@@ -77,6 +95,7 @@ class Handles:
     def _new(self) -> Any:
         handle = pycurl.Curl()
         handle.token = None
+        handle.idle_seconds = IDLE_SECONDS
         handle.ranged = handle.guarded = False
         handle.proxied = None
         for option, value in (
@@ -87,6 +106,8 @@ class Handles:
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
             (pycurl.PIPEWAIT, 0),  # libcurl 8.23 never wakes who waited for HTTP/2 on what turned out to be HTTP/1
             (pycurl.CONNECTTIMEOUT, CONNECT_SECONDS),
+            (pycurl.MAXAGE_CONN, IDLE_SECONDS),
+            (pycurl.SOCKOPTFUNCTION, _prepare_socket),
             (pycurl.TCP_KEEPALIVE, 1),
             (pycurl.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
             (pycurl.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
@@ -100,3 +121,15 @@ class Handles:
         ):
             handle.setopt(option, value)
         return handle
+
+
+def _prepare_socket(fd: int, _purpose: int) -> int:
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        found = socket.socket(fileno=fd)
+        try:
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000)
+        except OSError:
+            pass  # not a TCP socket, or a kernel without it: the inactivity deadline is left
+        finally:
+            found.detach()  # the descriptor is curl's
+    return int(pycurl.SOCKOPT_OK)

@@ -26,6 +26,7 @@ class LaneLoop:
         self.fds: set[int] = set()
         self.deadline: float | None = None  # monotonic seconds at which curl wants to be called
         self._poll = poll
+        self._distrusted_until = 0.0
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -41,6 +42,15 @@ class LaneLoop:
         del self.running[handle]
         self._multi.remove_handle(handle)
         self.handles.give_back(handle)
+
+    def distrust(self, now: float, seconds: float) -> None:
+        """A request got no answer: for some time use no connection again that nobody has used just now."""
+        self._distrusted_until = now + seconds
+        self.handles.suspect(kept=True)
+
+    def trust(self, now: float) -> None:
+        if now >= self._distrusted_until:
+            self.handles.suspect(kept=False)
 
     def ready(self, fd: int, events: int) -> None:
         flags = pycurl.CSELECT_IN if events & _READABLE else 0

@@ -157,6 +157,9 @@ class MemorySource:
             self._schedule(body, self.latency)
         return body
 
+    def failing(self) -> bool:
+        return False
+
     def close(self) -> None:
         with self._wake:
             self._closed = True

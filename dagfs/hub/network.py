@@ -47,11 +47,12 @@ class Network:
 
 
 def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """Lower-case names win. HTTP_PROXY in capitals is ignored: a CGI server sets it from a request's header."""
+    """Lower-case names win. Under a CGI server HTTP_PROXY in capitals is ignored: it stands for a request's header."""
     found = {}
+    cgi = "REQUEST_METHOD" in environment
     for scheme in ("http", "https", "all", "no"):
         name = f"{scheme}_proxy"
-        value = environment.get(name) or (environment.get(name.upper()) if scheme != "http" else None)
+        value = environment.get(name) or (None if scheme == "http" and cgi else environment.get(name.upper()))
         if value:
             found[scheme] = value
     return found

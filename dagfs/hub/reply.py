@@ -13,8 +13,10 @@ from dagfs.hub.source import BodyHead
 from dagfs.model import Span
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)\s*\Z", re.IGNORECASE)
-_WANTED = frozenset({b"content-length", b"content-range", b"content-encoding", b"etag", b"retry-after"})
-_INITIALS = frozenset({b"c", b"C", b"e", b"E", b"r", b"R"})  # of those: most lines are passed over at half the cost
+_WANTED = frozenset({b"content-length", b"content-range", b"content-encoding", b"date", b"etag", b"retry-after"})
+_INITIALS = frozenset(
+    {b"c", b"C", b"d", b"D", b"e", b"E", b"r", b"R"}
+)  # of those: most lines are passed over at half the cost
 MAX_RETRY_AFTER = 3600.0
 """Seconds. Nobody waits longer; a hub that asks for more is down for all that a reader cares."""
 
@@ -60,7 +62,7 @@ def parse(lines: Sequence[bytes]) -> Reply:
         last=last,
         total=total,
         validator=found.get(b"etag") or None,
-        retry_after=retry_after(found.get(b"retry-after")),
+        retry_after=retry_after(found.get(b"retry-after"), found.get(b"date")),
     )
 
 
@@ -120,14 +122,21 @@ def _content_range(value: str | None) -> tuple[int | None, int | None, int | Non
     return first, last, total
 
 
-def retry_after(value: str | None) -> float | None:
-    """Read seconds or an HTTP date; None for anything else."""
+def retry_after(value: str | None, date: str | None) -> float | None:
+    """Read seconds or an HTTP date; None for anything else.
+
+    A date is compared with the answer's own `date`, which comes from the same clock; ours may be anywhere.
+    """
     if not value:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d*)?", value):
         return min(float(value), MAX_RETRY_AFTER)
     try:
-        wait = parsedate_to_datetime(value).timestamp() - time.time()
+        then = parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
+    try:
+        wait = then - parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        wait = then - time.time()
     return min(max(wait, 0.0), MAX_RETRY_AFTER)

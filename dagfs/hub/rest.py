@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from urllib.parse import urljoin
 import requests
 
 from dagfs import __version__
-from dagfs.errors import ProtocolError, RemoteError, RemoteUnavailable, Stalled
+from dagfs.errors import Obstacle, ProtocolError, RemoteError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
 from dagfs.hub.auth import Token
+from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.retry import Backoff
 from dagfs.hub.urls import origin, redact
@@ -41,26 +44,30 @@ class RestAnswer:
 class Rest:
     """Asks the hub for JSON; thread-safe."""
 
-    def __init__(self, host: str, token: Token, metrics: Metrics, network: Network) -> None:
+    def __init__(self, host: str, token: Token, metrics: Metrics, network: Network, naps: Naps | None = None) -> None:
         self._hub = origin(host)
         self._token = token
         self._metrics = metrics
+        self._naps = naps or Naps()
         self._closing = threading.Event()
-        proxy = network.proxy(host)
+        self._proxy = network.proxy(host)
         self._session = requests.Session()
         self._session.trust_env = False  # else a password of ~/.netrc replaces the token
         self._session.verify = network.ca
-        self._session.proxies = {self._hub.scheme: proxy} if proxy else {}
+        self._session.proxies = {self._hub.scheme: self._proxy} if self._proxy else {}
         self._session.headers["User-Agent"] = f"dagfs/{__version__}"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared state between threads
 
     def get(self, url: str) -> RestAnswer:
         """Ask until there is an answer below 500. Raises RemoteError."""
+        if self._naps.ended():
+            self._session.close()  # drops the connections of before; it goes on with new ones
         backoff = Backoff(PATIENCE_SECONDS, self._closing, TRIES)
         while True:
             try:
-                return self._follow(url)
+                return self._ask(url)
             except RemoteError as error:
+                self._session.close()  # kept connections may be as dead as this one; the session goes on
                 backoff.wait(error)
 
     @property
@@ -70,6 +77,14 @@ class Rest:
     def close(self) -> None:
         self._closing.set()
         self._session.close()
+
+    def _ask(self, url: str) -> RestAnswer:
+        """Ask once more when the token was refused and there is another one now."""
+        before = self._token.current()
+        answer = self._follow(url)
+        if answer.status == 401 and self._token.current(at_once=True) != before:
+            return self._follow(url)
+        return answer
 
     def _follow(self, url: str) -> RestAnswer:
         """Follow redirects within the hub's origin: a renamed repository. Others would have to do without the token."""
@@ -99,13 +114,19 @@ class Rest:
         except requests.Timeout:
             raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
         except requests.RequestException as error:
-            raise RemoteUnavailable(f"no connection to {self._hub}: {_reason(error)}") from None
+            obstacle = _obstacle(error)
+            way = f" through the proxy {redact(self._proxy or '')}" if obstacle is Obstacle.PROXY else ""
+            text = f"no connection to {self._hub}{way}: {_reason(error)}"
+            raise RemoteUnavailable(text, obstacle=obstacle) from None
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
-        raise RemoteUnavailable(f"HTTP {status} ({url})", reply.retry_after(response.headers.get("Retry-After")))
+        asked = reply.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
+        raise RemoteUnavailable(f"HTTP {status} ({url})", asked)
+    if status == 407:  # of a proxy for plain http; for https it refuses the tunnel
+        raise RemoteUnavailable(f"HTTP 407 ({url}): the proxy wants a password", obstacle=Obstacle.PROXY)
     if status != 200:
         return RestAnswer(status)
     body = bytearray()
@@ -120,12 +141,27 @@ def _answer(response: requests.Response, url: str) -> RestAnswer:
         raise ProtocolError(f"an answer that is not JSON ({url})") from None
 
 
+def _obstacle(error: requests.RequestException) -> Obstacle | None:
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Obstacle.PROXY
+    if isinstance(error, requests.exceptions.SSLError):
+        return Obstacle.CERTIFICATE
+    return Obstacle.NAME if isinstance(_bottom(error), socket.gaierror) else None
+
+
 def _reason(error: BaseException) -> str:
     """Find the cause at the bottom: the library's own text repeats the URL and object addresses."""
+    bottom = _bottom(error)
+    if isinstance(bottom, ssl.SSLCertVerificationError):
+        return f"its certificate is refused, {bottom.verify_message.rstrip('.')}"
+    return str(getattr(bottom, "strerror", None) or type(bottom).__name__)
+
+
+def _bottom(error: BaseException) -> BaseException:
     seen: BaseException = error
     while True:
         inner = seen.__cause__ or seen.__context__ or next((a for a in seen.args if isinstance(a, BaseException)), None)
         inner = getattr(seen, "reason", None) if isinstance(getattr(seen, "reason", None), BaseException) else inner
         if inner is None:
-            return str(getattr(seen, "strerror", None) or type(seen).__name__)
+            return seen
         seen = inner

@@ -6,10 +6,13 @@ import random
 import threading
 import time
 
-from dagfs.errors import ProtocolError, RemoteError, RemoteUnavailable
+from dagfs.errors import AccessDenied, ProtocolError, RemoteError, RemoteUnavailable
 
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 8.0
+DENIALS_MAX = 24
+"""Refusals of one request while its token may be replaced; a path that is refused for ever ends by it."""
+
 PROTOCOL_TRIES = 3
 """An answer that makes no sense three times will make none at the fourth."""
 
@@ -25,12 +28,19 @@ class Backoff:
         self._patience = patience
         self._closing = closing
         self._tries = tries
+        self._denials = 0
         self.progress()
 
     def progress(self) -> None:
         """The hub has answered in part: begin anew."""
         self._deadline = time.monotonic() + self._patience
         self._failures = 0
+
+    def await_token(self, error: AccessDenied) -> None:
+        """Sleep until a new token may be there, or raise `error` when none is to be expected."""
+        self._denials += 1
+        if error.retry_after is None or self._denials > DENIALS_MAX or self._closing.wait(error.retry_after):
+            raise error
 
     def wait(self, error: RemoteError) -> None:
         """Sleep before the next try, or raise `error` when there is none."""

@@ -7,10 +7,15 @@ from typing import Any
 
 from dagfs.errors import (
     BadToken,
+    HubNotFound,
+    HubNotTrusted,
     HubUnreachable,
     NoAccess,
+    Obstacle,
     ProtocolError,
+    ProxyUnreachable,
     RemoteError,
+    RemoteUnavailable,
     UnknownRepository,
     UnknownRevision,
 )
@@ -41,9 +46,7 @@ class Revisions:
                 what = "branch" if kind is RefKind.BRANCH else "branch, tag or commit"
                 raise UnknownRevision(f"{self._repo} has no {what} {revision or default!r}")
         except RemoteError as error:
-            raise HubUnreachable(
-                f"{self._repo.host} gives no usable answer ({error}); check the network, the proxy settings and --host"
-            ) from error
+            raise unreachable(f"{self._repo.host} gives no usable answer ({error})", error) from error
         return commit
 
     def _find(self, name: str, kind: RefKind) -> Commit | None:
@@ -58,7 +61,7 @@ class Revisions:
         try:
             answer = self._rest.get(f"{urls.api(self._repo.host)}/user")
         except RemoteError as error:
-            raise HubUnreachable(f"{self._repo.host} gives no usable answer ({error})") from error
+            raise unreachable(f"{self._repo.host} gives no usable answer ({error})", error) from error
         body = answer.body if isinstance(answer.body, dict) else {}
         login = body.get("login") or body.get("username")
         if answer.status != 200 or not isinstance(login, str):
@@ -103,6 +106,23 @@ class Revisions:
         if status in (401, 403):
             return NoAccess(f"no access to {self._repo} (HTTP {status}): {remedy}")
         return UnknownRepository(f"no repository {self._repo} (HTTP {status}), or no access to it: {remedy}")
+
+
+def unreachable(text: str, error: RemoteError) -> HubUnreachable:
+    """Give the error that tells a person what to do about a hub without answers."""
+    kind, remedy = _REMEDIES[error.obstacle if isinstance(error, RemoteUnavailable) else None]
+    return kind(f"{text}; {remedy}")
+
+
+_REMEDIES: dict[Obstacle | None, tuple[type[HubUnreachable], str]] = {
+    None: (HubUnreachable, "check the network, the proxy settings and --host"),
+    Obstacle.CERTIFICATE: (
+        HubNotTrusted,
+        "if it is the right hub, name the certificate of who signed its by SSL_CERT_FILE; check the clock, too",
+    ),
+    Obstacle.NAME: (HubNotFound, "check the name and the network"),
+    Obstacle.PROXY: (ProxyUnreachable, "check the proxy that the environment names, or except the hub by NO_PROXY"),
+}
 
 
 def _commit(body: Any, branch: str | None) -> Commit:

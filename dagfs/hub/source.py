@@ -70,5 +70,8 @@ class Source(Protocol):
         `sink.done` gets NotFound, AccessDenied, Stalled, RemoteUnavailable, ProtocolError or None.
         """
 
+    def failing(self) -> bool:
+        """Say whether no usable answer came lately: who has waited for one in vain need not wait for another."""
+
     def close(self) -> None:
         """End every transfer and connection; no sink is called after it returns."""

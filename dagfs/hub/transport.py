@@ -19,9 +19,11 @@ from dagfs.hub import redirects
 from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Exchange, Lane, Request
 from dagfs.hub.lanes import LaneLoop
+from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.redirects import Reach
 from dagfs.hub.source import BodySink
+from dagfs.hub.standing import Standing
 from dagfs.hub.urls import origin
 from dagfs.metrics import Metrics
 
@@ -39,13 +41,21 @@ class Transport:
     byte for `stall_after` seconds ends with Stalled.
     """
 
-    def __init__(
-        self, host: str, token: Token, metrics: Metrics, network: Network, stall_after: float = STALL_SECONDS
+    def __init__(  # noqa: PLR0913, PLR0917 -- the last two are for tests
+        self,
+        host: str,
+        token: Token,
+        metrics: Metrics,
+        network: Network,
+        stall_after: float = STALL_SECONDS,
+        naps: Naps | None = None,
     ) -> None:
         self._hub = origin(host)
         self._token = token
         self._metrics = metrics
         self._stall_after = stall_after
+        self._naps = naps or Naps()
+        self.standing = Standing(token)
         self._prefix = host + "/"  # of URLs that need no parsing to see that they are the hub's
         self._hub_reach: Reach | None = None  # where the hub's address lies; None until a direct connection to it
         self._network = network
@@ -105,7 +115,8 @@ class Transport:
                     self._turn()
                 except Exception:
                     log.exception("the transport broke, and begins anew")
-                    self._begin_anew()
+                    time.sleep(_BREATH)
+                    self._begin_anew("the connection to the hub was lost")
         finally:
             self._end()
 
@@ -114,21 +125,22 @@ class Transport:
         poll.register(self._wake_end, select.POLLIN)
         return poll, {lane: LaneLoop(lane, poll, self._network) for lane in Lane}
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, why: str) -> None:
         """End what runs, since nobody knows its state, and go on: without this thread the mount has no network."""
-        time.sleep(_BREATH)
         lanes, running = self._lanes, [e for lane in self._lanes.values() for e in lane.running.values()]
         self._poll, self._lanes = self._make_lanes()
         for exchange in running:
             with contextlib.suppress(Exception):
                 lanes[exchange.request.lane].stop(exchange)
             exchange.handle = None
-            self._finish(exchange, RemoteUnavailable("the connection to the hub was lost"))
+            self._finish(exchange, RemoteUnavailable(why))
         for lane in lanes.values():
             with contextlib.suppress(Exception):
                 lane.close()
 
     def _turn(self) -> None:
+        if self._naps.ended():
+            self._begin_anew("the machine was suspended")  # fetched again, where they broke off
         self._obey()
         for fd, events in self._poll.poll(self._sleep_ms()):
             self._woken() if fd == self._wake_end else self._ready(fd, events)
@@ -176,6 +188,10 @@ class Transport:
     def _begin(self, exchange: Exchange) -> None:
         if exchange.cancelled:
             exchange.finish(exchange.outcome(0, ""))
+            return
+        hindrance = self.standing.hindrance()
+        if hindrance is not None:
+            exchange.finish(hindrance)
             return
         self._metrics.add(f"hub.requests.{exchange.request.lane.value}")
         self._ask(exchange)
@@ -254,10 +270,12 @@ class Transport:
 
     def _end_stalled(self, now: float) -> None:
         for lane in self._lanes.values():
+            lane.trust(now)
             for exchange in [e for e in lane.running.values() if now - e.last_byte > self._stall_after]:
                 if exchange.paused:  # its receiver is slow, not the hub
                     exchange.last_byte = now
                 else:
+                    lane.distrust(now, self._stall_after)
                     self._break_off(exchange, exchange.stalled(self._stall_after))
 
     def _break_off(self, exchange: Exchange, error: DagfsError | None) -> None:
@@ -268,7 +286,15 @@ class Transport:
     def _finish(self, exchange: Exchange, error: DagfsError | None) -> None:
         if not exchange.ended:
             self._metrics.add(f"hub.{exchange.request.lane.value}_bytes", exchange.received)
+            error = self._judged(exchange, error)
         exchange.finish(error)
+
+    def _judged(self, exchange: Exchange, error: DagfsError | None) -> DagfsError | None:
+        if exchange.denied:
+            return self.standing.refused(exchange.token)
+        if not exchange.cancelled:
+            self.standing.heard(error)
+        return error
 
     def _end(self) -> None:
         with self._lock:

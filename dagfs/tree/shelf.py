@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
+from dagfs.model import Entry, Kind, Versioning
+from dagfs.tree.codec import seal, unseal
 from dagfs.tree.columns import Columns, sizes_from_bytes, sizes_to_bytes
 from dagfs.tree.listing import Listing
 from dagfs.tree.numbers import Values
@@ -33,6 +36,18 @@ class Shelf:
     def save_sizes(self, listing: Listing) -> None:
         sealed = sizes_to_bytes(listing.columns.sizes, listing.asked_sizes)
         self._values.set_value(self._key("sizes", listing.directory.path), sealed)
+
+    def load_entry(self, path: str) -> Entry | None:
+        """Give a path that was described by itself, its directory not being listed; None when it is not kept."""
+        body = unseal("entry", self._values.get_value(self._key("entry", path)))
+        if body is None:
+            return None
+        kind, versioning, hash_, size = json.loads(body)
+        return Entry(path, Kind(kind), Versioning(versioning), hash_, size)
+
+    def save_entry(self, entry: Entry) -> None:
+        row = [entry.kind, entry.versioning, entry.hash, entry.size]
+        self._values.set_value(self._key("entry", entry.path), seal("entry", json.dumps(row).encode()))
 
     def _key(self, what: str, path: str) -> str:
         digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

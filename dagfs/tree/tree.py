@@ -75,9 +75,9 @@ class Tree:
         self._metrics = metrics
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
-        book_values = values if ledger is None else ledger
-        self._book = _book(book_values, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
-        self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
+        self._book = _book(values if ledger is None else ledger, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
+        self._shelf = Shelf(values, name)
+        self._listings = Listings(self._download, self._shelf, self._book, workers)
         self._walks = WalkAhead()
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
@@ -164,6 +164,10 @@ class Tree:
     def sized(self, directory: Entry) -> Answer[Listing]:
         """List a directory with all sizes that the hub knows: one request, however many ask."""
         return self._listings.get(directory, sized=True)
+
+    def hub_fails(self) -> bool:
+        """Say whether the hub gives no answers now."""
+        return self._source.failing()
 
     def content(self, place: Place) -> Content:
         """Give the identity of a file's bytes."""
@@ -281,9 +285,7 @@ class Tree:
             settle(future, outcome.result)
 
     def _describe(self, path: str) -> Place:
-        self._metrics.add("tree.describes")
-        told = self._source.describe(self.pinned.commit, path, sized=True)
-        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
+        entry = self._shelf.load_entry(path) or self._described(path)
         place = self.known(path)  # the listing may have come meanwhile
         if place is None:
             number = self._book.give(entry, early=True)
@@ -292,6 +294,13 @@ class Tree:
         if entry.size is not None and place.entry.size is None:
             self.learn(place, entry.size)  # the listing that came had none
         return place
+
+    def _described(self, path: str) -> Entry:
+        self._metrics.add("tree.describes")
+        told = self._source.describe(self.pinned.commit, path, sized=True)
+        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
+        self._shelf.save_entry(entry)
+        return entry
 
     def _single(self, entry: Entry, number: int) -> Place:
         with self._lock:

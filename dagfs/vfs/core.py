@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.answers import then
-from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
+from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Kind, printable
@@ -18,6 +18,7 @@ from dagfs.tree.listing import Listing, Place
 from dagfs.tree.numbers import Recent
 from dagfs.tree.tree import Tree
 from dagfs.vfs.marks import PREFIX, Marks
+from dagfs.vfs.missing import Missing
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
 from dagfs.vfs.sizing import SizePolicy, Sizer, never_pushed, recover
 from dagfs.vfs.view import DirectoryView, attributes_of
@@ -61,6 +62,7 @@ class Vfs:
         self._reader = Reader(cache, metrics)
         self._policy = SizePolicy()
         self._sizer = Sizer(tree, cache, stored, self._policy)
+        self.missing = Missing()
         self._marks = Marks(tree.pinned.commit.sha, self._is_here)
         self._mtime = tree.pinned.commit.time
         self._lock = threading.Lock()
@@ -112,6 +114,8 @@ class Vfs:
 
     def failed(self, node: int, operation: str, error: BaseException) -> None:
         self._metrics.add(f"vfs.failed.{operation}")
+        if isinstance(error, Offline):
+            self.missing.note(error)
         text, path = str(error) or type(error).__name__, self._tree.path(node)
         where = "" if path in text else f" of {path}"
         self._marks.failures.put(node, f"{operation}{where}: {text}")

@@ -22,6 +22,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.RemoteUnavailable: errno.EIO,
     errors.ProtocolError: errno.EIO,
     errors.Stalled: errno.ETIMEDOUT,
+    errors.Offline: errno.ENETUNREACH,  # "Network is unreachable": what a person reads is what it is
     errors.IntegrityError: errno.EIO,
     errors.Unsupported: errno.EOPNOTSUPP,
 }

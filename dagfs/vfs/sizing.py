@@ -74,7 +74,7 @@ class Sizer:
         if stored is not None:
             return self._learnt(place, stored)
         listing = place.rows
-        if isinstance(listing, Listing) and not listing.asked_sizes:
+        if isinstance(listing, Listing) and not listing.asked_sizes and not self._tree.hub_fails():
             listing.used = True
             if self.policy.looked_up(listing.number, place.node, len(listing)):
                 return self._from_listing(place, listing, content)
@@ -90,7 +90,12 @@ class Sizer:
         def ask() -> Answer[Listing | None]:
             return then(self._tree.sized(listing.directory), lambda sized: sized)
 
-        return then(recover(ask, RemoteError, lambda _: None), step)
+        return then(recover(ask, RemoteError, self._unlisted), step)
+
+    def _unlisted(self, error: DagfsError) -> None:
+        """Go on with the file itself; without a hub that would be a second deadline for one lookup."""
+        if self._tree.hub_fails():
+            raise error
 
     def _from_transfer(self, place: Place, content: Content) -> Answer[int]:
         """Start to read the file: its length comes first, and the read that follows finds the rest under way."""

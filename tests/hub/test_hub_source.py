@@ -321,14 +321,17 @@ def test_a_file_listed_is_not_a_directory(hub, source):
         listed(source, "a.txt")
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (401, AccessDenied), (403, AccessDenied)])
-def test_refusals_are_final(hub, source, status, kind):
+@pytest.mark.parametrize(
+    ("status", "kind", "requests"), [(404, NotFound, 2), (401, AccessDenied, 1), (403, AccessDenied, 2)]
+)
+def test_refusals_are_final(hub, source, status, kind, requests):
+    """After a 401 the hub is not asked with that token again at once: the token is wrong, not the path."""
     hub.on(f"{LISTING}d", Answer(status))
     with pytest.raises(kind):
         listed(source, "d")
     with pytest.raises(kind):
         source.describe(COMMIT, "d", sized=False)
-    assert hub.count(f"{LISTING}d") == 2
+    assert hub.count(f"{LISTING}d") == requests
 
 
 def test_a_listing_is_asked_for_again_after_a_failure(hub, source, metrics):
