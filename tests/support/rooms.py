@@ -27,7 +27,7 @@ class Rooms:
 
     def read(self, path: str) -> bytes:
         """Give a file's bytes, as a program reads them. Raises DagfsError."""
-        vfs = self.core.vfs
+        vfs = self.core.fs
         found = wait(vfs.getattr(ROOT), DEADLINE)
         for name in path.split("/"):
             found = wait(vfs.lookup(found.node, name.encode()), DEADLINE)
@@ -35,7 +35,7 @@ class Rooms:
 
     def start_read(self, path: str) -> Future[bytes]:
         """Give the promise of a file's bytes, whose lookup is answered from what is known."""
-        vfs = self.core.vfs
+        vfs = self.core.fs
         found = wait(vfs.getattr(ROOT), DEADLINE)
         for name in path.split("/"):
             found = wait(vfs.lookup(found.node, name.encode()), DEADLINE)
@@ -45,14 +45,14 @@ class Rooms:
 
     def stat(self, path: str) -> int:
         """Give a file's size. Raises DagfsError."""
-        vfs = self.core.vfs
+        vfs = self.core.fs
         found = wait(vfs.getattr(ROOT), DEADLINE)
         for name in path.split("/"):
             found = wait(vfs.lookup(found.node, name.encode()), DEADLINE)
         return found.size
 
     def names(self, path: str = "") -> set[str]:
-        vfs = self.core.vfs
+        vfs = self.core.fs
         found = wait(vfs.getattr(ROOT), DEADLINE)
         for name in path.split("/") if path else ():
             found = wait(vfs.lookup(found.node, name.encode()), DEADLINE)
