@@ -154,7 +154,8 @@ def run(hub: Hub) -> None:
     try:
         with hub:
             print(hub.url, flush=True)  # noqa: T201 -- the command's answer
-            stop.wait()
+            while not stop.wait(1.0):  # a signal just before a wait without end would not be heard
+                pass
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -149,6 +149,7 @@ while not os.path.exists(end):
     rows = os.listdir(os.path.join(data, "v"))
     assert len(rows) == 1, rows
     hear(int(rows[0]))
+hear(commits[whole("version")[1]])
 print(json.dumps([reads, sorted(seen)]))
 """
 
@@ -233,14 +234,14 @@ print(json.dumps(told))
 def test_an_epoch_sees_one_commit_where_open_files_hold_it(moving, home, tmp_path):
     """Epoch after epoch without a pause, and moments without an open file in each: the commit changes between two."""
     end = tmp_path / "end"
-    with hub(moving.root) as url, home.mounted(url, tmp_path / "data", *FOLLOW, "--hold-while-open") as data:
+    follow = ("--follow", "3", "--hold-while-open")  # a busy machine may stop a reader for a second
+    with hub(moving.root) as url, home.mounted(url, tmp_path / "data", *follow) as data:
         reader = start(EPOCHS, data, end, 1)
         try:
-            for number in (2, 3, 4):
-                time.sleep(0.7)
+            for number in (2, 3):
+                time.sleep(0.3)
                 moving.commit()
                 until(lambda: shown(home) == moving.shas[number])  # noqa: B023
-            time.sleep(1)
         finally:
             end.touch()
         out, error = reader.communicate(timeout=60)
@@ -250,7 +251,7 @@ def test_an_epoch_sees_one_commit_where_open_files_hold_it(moving, home, tmp_pat
         assert [len(set(epoch)) for epoch in epochs] == [1] * len(epochs)
         order = [moving.shas.index(epoch[0]) for epoch in epochs]
         assert order == sorted(order)
-        assert set(order) == {1, 2, 3, 4}
+        assert set(order) == {1, 2, 3}
 
 
 def test_an_open_file_holds_the_commit_and_status_says_so(moving, home, tmp_path):
