@@ -37,6 +37,9 @@ from dagfs.vfs.core import Vfs
 
 NO_LIMIT = 1 << 62
 
+HIDDEN_TOLD = 100
+"""Names of each kind that a report has."""
+
 
 def resolve(plan: MountPlan, token: Token) -> Commit:
     """Find the commit and list the mount's root into the cache, so that every failure comes before the mount.
@@ -101,9 +104,17 @@ class Core:
         more = {f"{room}.{name}": n for room, counts in self._figures.items() for name, n in counts().items()}
         return self.metrics.snapshot() | more
 
-    def hidden_names(self) -> int:
-        """Count the names that no file system can show, in the listings at hand."""
-        return self.tree.hidden()[0]
+    def hidden(self) -> dict[str, int | list[str]]:
+        """Count and name what is not shown: names that no file system can show, in the listings at hand, and links
+        that lead out of the mount. Of each at most HIDDEN_TOLD names."""
+        hidden, names = self.tree.hidden()
+        refused, links = self.vfs.refused_links(HIDDEN_TOLD)
+        return {
+            "hidden": hidden,
+            "hidden_names": names[:HIDDEN_TOLD],
+            "refused_links": refused,
+            "refused_link_names": links,
+        }
 
     def close(self) -> None:
         self.prefetcher.enabled = False

@@ -35,4 +35,4 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token) -> Iterator[Core
 
 
 def _status(core: Core) -> Iterable[Message]:
-    yield {"metrics": core.figures(), "hidden": core.hidden_names()}
+    yield {"metrics": core.figures(), **core.hidden()}

@@ -18,6 +18,9 @@ UNKNOWN = -1
 HIDDEN_SHOWN = 100
 """How many hidden names are kept for `status`; all of them are counted."""
 
+ROW_BYTES = 17
+"""Of a row beside its name and hash: flag, size, and where the two end."""
+
 _KINDS = (Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK)
 _VERSIONINGS = tuple(Versioning)
 _HEX, _HEX_DIR = 1, 2  # forms of a packed hash: lower-case hex digits, the same followed by ".dir"; 0 is plain text
@@ -105,7 +108,7 @@ class Columns:
     @property
     def cost(self) -> int:
         """Bytes of memory, roughly."""
-        return len(self.names) + len(self.hashes) + 17 * len(self.flags) + 64 * len(self._samples)
+        return len(self.names) + len(self.hashes) + ROW_BYTES * len(self.flags) + 64 * len(self._samples)
 
     def to_bytes(self) -> bytes:
         """Serialise everything but the sizes, which are kept apart because they change."""

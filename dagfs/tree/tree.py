@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from dagfs.answers import settle, then
 from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of
-from dagfs.tree.builder import build, name_bytes, trusted_size
+from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, printable
+from dagfs.tree.builder import Giants, build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
 from dagfs.tree.listings import Listings, ended
@@ -19,6 +20,8 @@ from dagfs.tree.numbers import NumberBook, Recent, Values
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
+
+log = logging.getLogger(__name__)
 
 LIST_AT_LOOKUP = 2
 """The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
@@ -54,6 +57,7 @@ class Tree:
         self._book = NumberBook(values, f"{name}/numbers/{pinned.mount}")
         self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
         self._walks = WalkAhead()
+        self._giants = Giants()
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
         self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes
@@ -248,7 +252,7 @@ class Tree:
     def _download(self, directory: Entry, sized: bool) -> Columns:
         self._metrics.add("tree.listings_sized" if sized else "tree.listings")
         try:
-            columns = build(
+            columns = self._giants.build(
                 directory.path, self._source.list_directory(self.pinned.commit, directory.path, sized=sized)
             )
         except (NotFound, NotADirectory):
@@ -259,6 +263,13 @@ class Tree:
             raise ProtocolError(f"{directory.path}: the hub names this directory but has no listing of it") from None
         if columns.hidden:
             self._metrics.add("tree.hidden_names", columns.hidden)
+            names = printable(", ".join(columns.hidden_names[:3]))
+            log.warning(
+                "%s: %d names that no file system can show: %.200s",
+                printable(directory.path or "/"),
+                columns.hidden,
+                names,
+            )
         return columns
 
 

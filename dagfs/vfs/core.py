@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.answers import then
-from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
+from dagfs.errors import IntegrityError, IsADirectory, NotFound, UnsafeLink, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Kind, printable
@@ -17,6 +17,7 @@ from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
 from dagfs.tree.numbers import Recent
 from dagfs.tree.tree import Tree
+from dagfs.vfs import links
 from dagfs.vfs.marks import PREFIX, Marks
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
 from dagfs.vfs.sizing import SizePolicy, Sizer, never_pushed, recover
@@ -26,6 +27,8 @@ _OPENED_KEPT = 16_384
 """Files whose identity is kept from one read to the next; computing it again costs some microseconds."""
 
 _BLOCK_BYTES = 4096
+_BLOCKS_MAX = 1 << 50
+"""Of statfs: a hub may say of each of a million files that it has four exabytes, and the kernel counts in 64 bits."""
 
 
 class Watcher(Protocol):
@@ -63,6 +66,7 @@ class Vfs:
         self._sizer = Sizer(tree, cache, stored, self._policy)
         self._marks = Marks(tree.pinned.commit.sha, self._is_here)
         self._mtime = tree.pinned.commit.time
+        self._refused = links.Refused()
         self._lock = threading.Lock()
         self._opened: Recent[int, _Opened] = Recent(_OPENED_KEPT)
 
@@ -91,9 +95,14 @@ class Vfs:
         def step(place: Place) -> Answer[bytes]:
             if place.kind is not Kind.SYMLINK:
                 raise Unsupported(f"{place.entry.path}: not a symbolic link")
-            return then(self._open(place), lambda opened: self._read(opened, 0, opened.content.size or 0))
+            target = then(self._open(place), lambda opened: self._read(opened, 0, _readable(opened.content.size)))
+            return then(target, lambda target: self._followed(place, target))
 
         return then(self._tree.place(node), step)
+
+    def refused_links(self, limit: int) -> tuple[int, list[str]]:
+        """Count the links that were asked for and lead out of the mount, and give some of them with their targets."""
+        return self._refused.told(limit)
 
     def getxattr(self, node: int, name: bytes) -> Answer[bytes | None]:
         if not name.startswith(PREFIX):
@@ -105,7 +114,7 @@ class Vfs:
 
     def statfs(self) -> Figures:
         files, size = self._tree.figures()
-        return Figures(_BLOCK_BYTES, -(-size // _BLOCK_BYTES), files)
+        return Figures(_BLOCK_BYTES, min(-(-size // _BLOCK_BYTES), _BLOCKS_MAX), files)
 
     def path(self, node: int) -> str:
         return printable(self._tree.path(node))
@@ -165,6 +174,15 @@ class Vfs:
             self._watcher.opened(place, content)
         return opened
 
+    def _followed(self, place: Place, target: bytes) -> bytes:
+        path = place.entry.path
+        try:
+            links.check(target, path.removeprefix(self._tree.pinned.root_path).strip("/").count("/"))
+        except UnsafeLink as error:
+            self._refused.note(place.node, f"{path}: {error}")
+            raise UnsafeLink(f"{path}: {error}") from None
+        return target
+
     def _whole(self, place: Place) -> StoredFile | None:
         if place.kind is not Kind.FILE:
             return None
@@ -200,6 +218,11 @@ class Vfs:
         if place.kind is Kind.DIRECTORY:
             return self._tree.listed(place) is not None
         return self._cache.cached(self._tree.content(place))
+
+
+def _readable(size: int | None) -> int:
+    """Of a link's target is read as much as shows that it is too long."""
+    return min(size or 0, links.TARGET_MAX + 1)
 
 
 def _refuse(error: Exception) -> bytes:

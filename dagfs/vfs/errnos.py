@@ -23,6 +23,8 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.ProtocolError: errno.EIO,
     errors.Stalled: errno.ETIMEDOUT,
     errors.IntegrityError: errno.EIO,
+    errors.TooLarge: errno.EFBIG,
+    errors.UnsafeLink: errno.EPERM,
     errors.Unsupported: errno.EOPNOTSUPP,
 }
 """By exact type: an error that is not named here is unexpected, whatever it inherits from."""
