@@ -6,7 +6,7 @@ import operator
 import re
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import accumulate, chain, islice, product, repeat
 
 from dagfs.errors import TooLarge
@@ -54,6 +54,8 @@ class Giants:
         finally:
             if mine:
                 self._turn.release()
+            if isinstance(batches, Generator):  # given up: its transfer ends now
+                batches.close()
 
 
 def build(directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:

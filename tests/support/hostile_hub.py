@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count, repeat
 from typing import Any
 
 from support.scripted_hub import Answer, ScriptedHub
@@ -47,3 +50,27 @@ class HostileHub(ScriptedHub):
 
 def say(value: object) -> Answer:
     return Answer(body=json.dumps(value).encode())
+
+
+class Endless:
+    """An answer that never ends: `head`, then what `body` makes of 0, 1, 2, ... Counts the bytes that were taken."""
+
+    def __init__(self, body: Callable[[int], bytes], head: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
+        self.sent = 0
+        self._head = head
+        self._body = body
+        self.answer = Answer(wire=self._wire)
+
+    def _wire(self) -> Iterator[bytes]:
+        pieces: Iterable[bytes] = map(self._body, count())
+        for piece in chain([self._head], pieces):
+            yield piece
+            self.sent += len(piece)
+
+
+def packed(piece: bytes, times: int) -> Iterator[bytes]:
+    """Compress `piece` repeated, without ever having all of it."""
+    packer = zlib.compressobj(wbits=31)
+    for part in repeat(piece, times):
+        yield packer.compress(part)
+    yield packer.flush()

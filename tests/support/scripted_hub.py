@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,8 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 @dataclass
 class Answer:
     """`length`: False sends no Content-Length but closes. `cut`: bytes of the body before the connection ends.
-    `ranges`: honour Range. `gate`: an Event that the body (after `before_gate` bytes) waits for."""
+    `ranges`: honour Range. `gate`: an Event that the body (after `before_gate` bytes) waits for. `wire`: writes all of
+    the answer by itself, head included; what it yields is sent until the client has gone."""
 
     status: int = 200
     body: bytes = b""
@@ -29,6 +30,7 @@ class Answer:
     ranges: bool = False
     gate: threading.Event | None = None
     before_gate: int = 0
+    wire: Callable[[], Iterable[bytes]] | None = None
 
 
 @dataclass
@@ -112,6 +114,11 @@ def _ranged(answer: Answer, wanted: str | None) -> Answer:
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+    if answer.wire is not None:
+        handler.close_connection = True
+        for piece in answer.wire():
+            handler.wfile.write(piece)
+        return
     handler.send_response(answer.status)
     for name, value in answer.headers.items():
         handler.send_header(name, value)
