@@ -10,7 +10,6 @@ from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
 from dagfs.proofs import Prover, chunks
 
-
 MEASURED_MAX = 64 << 30
 """Bytes of a file that is read to its end because its size is told nowhere. One that goes on may have no end."""
 

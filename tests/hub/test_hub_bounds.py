@@ -88,7 +88,9 @@ def test_a_bomb_in_a_listing_is_refused(hub, source, metrics):
 
 
 def test_a_listing_of_similar_names_is_no_bomb(hub, source):
-    rows = [{"path": f"image_{i:09d}.png", "type": "file", "hash": "", "download_url": "u" * 300} for i in range(50_000)]
+    rows = [
+        {"path": f"image_{i:09d}.png", "type": "file", "hash": "", "download_url": "u" * 300} for i in range(50_000)
+    ]
     body = b"".join(packed(json.dumps(rows).encode(), 1))
     hub.on(LISTING, Answer(body=body, headers=GZIP))
     assert len(listed(source)) == 50_000

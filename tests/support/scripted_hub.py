@@ -98,7 +98,12 @@ class ScriptedHub:
         self.asked.append(Asked(handler.path, headers, handler.client_address))
         answers = self._answers.get(handler.path)
         answer = Answer(404, b"no such page") if not answers else answers.pop(0) if len(answers) > 1 else answers[0]
-        _send(handler, _ranged(answer, headers.get("range")))
+        if answer.wire is not None:
+            handler.close_connection = True
+            for piece in answer.wire():
+                handler.wfile.write(piece)
+        else:
+            _send(handler, _ranged(answer, headers.get("range")))
 
 
 def _ranged(answer: Answer, wanted: str | None) -> Answer:
@@ -114,11 +119,6 @@ def _ranged(answer: Answer, wanted: str | None) -> Answer:
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
-    if answer.wire is not None:
-        handler.close_connection = True
-        for piece in answer.wire():
-            handler.wfile.write(piece)
-        return
     handler.send_response(answer.status)
     for name, value in answer.headers.items():
         handler.send_header(name, value)
