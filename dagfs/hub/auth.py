@@ -61,6 +61,10 @@ class Token:
                 self._reread(self._read, self._path)
             return self._value
 
+    def known(self) -> str | None:
+        """Give the token as it was read last: no look at the file, no lock, so that the log can ask at any time."""
+        return self._value
+
     def _reread(self, read: Reader, path: Path) -> None:
         """Take the new token; a file that vanished or is being replaced leaves the old one valid."""
         try:

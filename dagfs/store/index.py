@@ -123,7 +123,7 @@ class Index:
         try:
             size, good, *aliases = self._read(f"md5:{md5}") or []
             return FileRow(int(size), str(good), tuple(map(str, aliases)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
 
     def verified(self, md5: str, stamp: Stamp, boot: str) -> bool:
@@ -169,7 +169,7 @@ class Index:
 
     def total(self) -> Total:
         found = self._read(_TOTAL) or [0, 0]
-        return Total(*found) if len(found) == 2 else Total()
+        return Total(*found) if len(found) == 2 and all(isinstance(n, int) for n in found) else Total()
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Go over all files in the order of their MD5s, in this thread only; changes meanwhile do no harm."""
@@ -208,7 +208,7 @@ class Index:
         text = self._cache.get(key)
         try:
             found = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, list) else None
 

@@ -121,11 +121,14 @@ class Columns:
     def from_bytes(cls, sealed: bytes | None) -> Columns | None:
         """Read what `to_bytes` wrote; None when it is damaged, of another format, or missing."""
         body = unseal("listing", sealed)
-        if body is None:
+        if body is None or len(body) < _HEADER.size:
             return None
         rows, hidden, *lengths = _HEADER.unpack_from(body)
         ends = 4 * (rows + 1)
-        parts = _cut(body, _HEADER.size, (*lengths, rows, ends, ends))
+        lengths += [rows, ends, ends]
+        if _HEADER.size + sum(lengths) != len(body):
+            return None
+        parts = _cut(body, _HEADER.size, lengths)
         sizes = array("q", [UNKNOWN]) * rows
         columns = cls(parts[0], _unpacked("I", parts[4]), bytearray(parts[3]), sizes)
         columns.hashes, columns.hash_ends = parts[1], _unpacked("I", parts[5])

@@ -147,7 +147,7 @@ class NumberBook:
     def _stored_start(self) -> tuple[int, int] | None:
         """Give the count of pages and the origin; None for a book that is new, or lost."""
         words = (unseal("pages", self._values.get_value(self._page_name(-1))) or b"").split()
-        return (int(words[0]), int(words[1])) if len(words) == 2 else None
+        return (int(words[0]), int(words[1])) if len(words) == 2 and all(map(bytes.isdigit, words)) else None
 
     def _load(self, pages: int) -> None:
         for index in range(pages):
@@ -170,7 +170,7 @@ class NumberBook:
 
     def _stored_number(self, path: str) -> int | None:
         body = unseal("number", self._values.get_value(self._path_name(path)))
-        number = int(body) if body else 0
+        number = int(body) if body and body.isdigit() else 0
         record = self.record(number)  # the page is the truth: a number that it does not have is not given
         return number if record is not None and record.entry.path == path else None
 
