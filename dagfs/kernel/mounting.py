@@ -189,7 +189,7 @@ def _umount(path: str, flags: int) -> None:
 
 
 def _fusermount(*arguments: str, channel: int | None = None) -> None:
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAGSHUB_")}  # no token
     if channel is not None:
         environment["_FUSE_COMMFD"] = str(channel)
     try:

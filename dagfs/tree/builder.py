@@ -16,11 +16,12 @@ from dagfs.tree.columns import HIDDEN_SHOWN, ROW_BYTES, UNKNOWN, Columns, flag_o
 NAME_MAX = 255
 """Bytes. What Linux and everything above it take as a name."""
 
-ROWS_MAX = 4_000_000
-"""Entries of one directory, hidden ones included. A node id could address four times as many."""
+ROWS_MAX = 2_000_000
+"""Entries of one directory, hidden ones included: half a gigabyte while it is put in order. A node id could address
+eight times as many."""
 
 BYTES_MAX = 128 << 20
-"""Bytes of one listing's columns: two and a half million entries with names and hashes of the usual length."""
+"""Bytes of one listing's columns: the longest names that two million entries may have on average are 34 bytes."""
 
 GIANT_BYTES = 16 << 20
 """A listing that has grown beyond it is read on alone: twenty at a time would take twenty times BYTES_MAX."""
