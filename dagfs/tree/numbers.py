@@ -24,6 +24,9 @@ ORIGINS = 1 << 38
 """A book starts to count anywhere below: when the store has lost it under a mount (`dagfs cache clear`), the next one
 gives none of its numbers again, so that what the kernel remembers is refused and never taken for another path."""
 
+PAGES_MAX = 1 << 20
+"""Of a book: sixty million directories."""
+
 KEPT = 65_536
 """Paths, and early children, held in memory; what falls out is read again from the store."""
 
@@ -147,7 +150,8 @@ class NumberBook:
     def _stored_start(self) -> tuple[int, int] | None:
         """Give the count of pages and the origin; None for a book that is new, or lost."""
         words = (unseal("pages", self._values.get_value(self._page_name(-1))) or b"").split()
-        return (int(words[0]), int(words[1])) if len(words) == 2 and all(map(bytes.isdigit, words)) else None
+        pages, origin = map(_whole, words) if len(words) == 2 else (0, 0)
+        return (pages, origin) if 0 < pages <= PAGES_MAX else None
 
     def _load(self, pages: int) -> None:
         for index in range(pages):
@@ -170,7 +174,7 @@ class NumberBook:
 
     def _stored_number(self, path: str) -> int | None:
         body = unseal("number", self._values.get_value(self._path_name(path)))
-        number = int(body) if body and body.isdigit() else 0
+        number = _whole(body or b"")
         record = self.record(number)  # the page is the truth: a number that it does not have is not given
         return number if record is not None and record.entry.path == path else None
 
@@ -190,5 +194,18 @@ def _write_page(records: list[Numbered]) -> bytes:
 
 def _read_page(sealed: bytes | None) -> list[Numbered]:
     body = unseal("numbers", sealed)
-    rows = json.loads(body) if body else []
-    return [Numbered(Entry(r[0], Kind(r[1]), Versioning(r[2]), r[3], r[4]), r[5]) for r in rows]
+    try:
+        return [_numbered(*row) for row in json.loads(body)] if body else []
+    except (ValueError, TypeError, RecursionError):
+        return []
+
+
+def _numbered(path: str, kind: int, versioning: int, digest: str, size: int | None, early: bool) -> Numbered:
+    if not isinstance(path, str) or not isinstance(digest, str):
+        raise TypeError("a record of another format")
+    return Numbered(Entry(path, Kind(kind), Versioning(versioning), digest, size), early)
+
+
+def _whole(digits: bytes) -> int:
+    """Read a number; 0 for what is none, or could not be a node's."""
+    return int(digits) if digits.isdigit() and len(digits) < 20 else 0
