@@ -7,9 +7,9 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dagfs.model import Entry, Kind, Versioning
 from dagfs.tree.codec import seal, unseal
@@ -195,12 +195,13 @@ def _write_page(records: list[Numbered]) -> bytes:
 def _read_page(sealed: bytes | None) -> list[Numbered]:
     body = unseal("numbers", sealed)
     try:
-        return [_numbered(*row) for row in json.loads(body)] if body else []
+        return [_numbered(row) for row in json.loads(body)] if body else []
     except (ValueError, TypeError, RecursionError):
         return []
 
 
-def _numbered(path: str, kind: int, versioning: int, digest: str, size: int | None, early: bool) -> Numbered:
+def _numbered(row: Sequence[Any]) -> Numbered:
+    path, kind, versioning, digest, size, early = row
     if not isinstance(path, str) or not isinstance(digest, str):
         raise TypeError("a record of another format")
     return Numbered(Entry(path, Kind(kind), Versioning(versioning), digest, size), early)
