@@ -69,6 +69,26 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
             super().remove(file_path)
 
 
+_NOT_SETTINGS = (AttributeError, TypeError, ValueError, LookupError)
+
+
+class PlainCache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A cache of bytes whose damaged settings are what they are: a damaged data base, and no fault of a program."""
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        try:
+            super().__init__(directory, disk=PlainDisk, **settings)
+        except _NOT_SETTINGS as error:
+            raise sqlite3.DatabaseError("the settings of a data base are damaged") from error
+
+    @property
+    def _con(self) -> Any:
+        try:
+            return super()._con  # the first use in each thread reads the settings
+        except _NOT_SETTINGS as error:
+            raise sqlite3.DatabaseError("the settings of a data base are damaged") from error
+
+
 @dataclass(frozen=True, slots=True)
 class FileRow:
     """A whole file: `size` in bytes; `good` is the mark of when its bytes were last known good, "" if never."""
@@ -100,8 +120,8 @@ class Index:
     def __init__(self, directory: Path) -> None:
         # No policy of diskcache's: culling would drop rows whose files stay, and its least-recently-used writes at
         # each hit.
-        self._cache = diskcache.Cache(
-            str(directory), timeout=_TIMEOUT, disk=PlainDisk, eviction_policy="none", cull_limit=0, sqlite_auto_vacuum=0
+        self._cache = PlainCache(
+            str(directory), timeout=_TIMEOUT, eviction_policy="none", cull_limit=0, sqlite_auto_vacuum=0
         )
         self._texts = False  # never again once it is true
         self._texts_checked = float("-inf")

@@ -7,13 +7,12 @@ import logging
 import os
 import socket
 import stat
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.users import NOBODY, OWN_WORDS, SOMEBODY, run_as
 
 from dagfs.config import private_directory, write_new
 from dagfs.daemon import interpreter
@@ -25,34 +24,9 @@ from dagfs.hub.auth import find_token
 from dagfs.metrics import Metrics
 from dagfs.store.disk import DiskStore
 
-SOMEBODY, NOBODY = 65533, 65534
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's place, which only root can")
-
-
-def run_as(user: int, work: Callable[[], object]) -> int:
-    """Run `work` in a process of `user`: 0 when it returned, the errno of its OSError, 255 for another error."""
-    child = os.fork()
-    if child == 0:
-        status = 255
-        try:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            work()
-            status = 0
-        except OSError as error:
-            status = error.errno or 254  # ours, which has a text only
-        except BaseException:  # noqa: BLE001 -- nothing of a child may go on in the test
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-REFUSED = 254
 
 
 @pytest.fixture
@@ -71,7 +45,7 @@ def test_a_directory_of_another_user_is_refused(shared):
         (shared / "dagfs").mkdir(mode=0o777)
 
     assert run_as(SOMEBODY, make) == 0
-    assert run_as(NOBODY, lambda: private_directory(shared / "dagfs")) == REFUSED
+    assert run_as(NOBODY, lambda: private_directory(shared / "dagfs")) == OWN_WORDS
     with pytest.raises(PermissionError, match="belongs to user 65533"):
         private_directory(shared / "dagfs")
 
@@ -85,7 +59,7 @@ def test_a_link_that_another_user_planted_is_refused_and_what_it_names_is_left_a
     own = shared / "documents"
     assert run_as(NOBODY, lambda: own.mkdir(mode=0o755)) == 0
     assert run_as(SOMEBODY, lambda: (shared / "dagfs").symlink_to(own)) == 0
-    assert run_as(NOBODY, lambda: use(shared / "dagfs")) == REFUSED
+    assert run_as(NOBODY, lambda: use(shared / "dagfs")) == OWN_WORDS
     assert stat.S_IMODE(own.stat().st_mode) == 0o755
     assert list(own.iterdir()) == []
 
