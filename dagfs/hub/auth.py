@@ -128,13 +128,16 @@ def _read_private(path: Path) -> str:
 def _read_regular(path: Path) -> tuple[os.stat_result, bytes]:
     """Read a file of up to MAX_FILE_BYTES, without waiting for who may write into a pipe. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES} bytes")
-        return status, file.read(MAX_FILE_BYTES)
+        with open(fd, "rb", closefd=False) as file:
+            return status, file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _plain(value: str, where: str) -> str:
