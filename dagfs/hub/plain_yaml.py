@@ -25,7 +25,7 @@ def load(text: str | bytes) -> object:
     try:
         if _may_be_deep(text):
             _refuse_deep_nesting(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a loader with even less than the safe ones
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a loader with even less than the safe ones  # nosec B506
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"not plain YAML: {reason:.200}") from None

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
+import subprocess  # each call is judged where it is  # nosec B404
 import sys
 from dataclasses import dataclass
 
@@ -193,7 +193,7 @@ def _fusermount(*arguments: str, channel: int | None = None) -> None:
     if channel is not None:
         environment["_FUSE_COMMFD"] = str(channel)
     try:
-        done = subprocess.run(  # noqa: S603 -- our own arguments, no shell, and `--` before the path
+        done = subprocess.run(  # noqa: S603 -- our own arguments, no shell, and `--` before the path  # nosec B603
             (FUSERMOUNT, *arguments),
             env=environment,
             pass_fds=() if channel is None else (channel,),
