@@ -13,7 +13,7 @@ from dagfs import errors
 from dagfs.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "deploy/README.md"])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md"), ROOT / "deploy/README.md"])
 
 
 def test_functions() -> set[str]:
@@ -50,6 +50,12 @@ def test_every_promise_names_a_test_that_exists():
     names = test_functions()
     missing = [held for _, held in rows for name in re.findall(r"`(\w+)`", held) or [held] if name not in names]
     assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_a_document_names_exists(document):
+    named = set(re.findall(r"`(test_\w+)`", document.read_text()))
+    assert named - test_functions() == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

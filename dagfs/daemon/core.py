@@ -108,7 +108,7 @@ class Core:
         """Count and name what is not shown: names that no file system can show, in the listings at hand, and links
         that lead out of the mount. Of each at most HIDDEN_TOLD names."""
         hidden, names = self.tree.hidden()
-        refused, links = self.vfs.refused_links(HIDDEN_TOLD)
+        refused, links = self.tree.refused.told(HIDDEN_TOLD)
         return {
             "hidden": hidden,
             "hidden_names": names[:HIDDEN_TOLD],

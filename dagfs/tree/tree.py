@@ -17,6 +17,7 @@ from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
 from dagfs.tree.listings import Listings, ended
 from dagfs.tree.numbers import NumberBook, Recent, Values
+from dagfs.tree.refused import Refused
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
@@ -58,6 +59,7 @@ class Tree:
         self._listings = Listings(self._download, Shelf(values, name), self._book, workers)
         self._walks = WalkAhead()
         self._giants = Giants()
+        self.refused = Refused()
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
         self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes

@@ -66,7 +66,6 @@ class Vfs:
         self._sizer = Sizer(tree, cache, stored, self._policy)
         self._marks = Marks(tree.pinned.commit.sha, self._is_here)
         self._mtime = tree.pinned.commit.time
-        self._refused = links.Refused()
         self._lock = threading.Lock()
         self._opened: Recent[int, _Opened] = Recent(_OPENED_KEPT)
 
@@ -99,10 +98,6 @@ class Vfs:
             return then(target, lambda target: self._followed(place, target))
 
         return then(self._tree.place(node), step)
-
-    def refused_links(self, limit: int) -> tuple[int, list[str]]:
-        """Count the links that were asked for and lead out of the mount, and give some of them with their targets."""
-        return self._refused.told(limit)
 
     def getxattr(self, node: int, name: bytes) -> Answer[bytes | None]:
         if not name.startswith(PREFIX):
@@ -179,7 +174,7 @@ class Vfs:
         try:
             links.check(target, path.removeprefix(self._tree.pinned.root_path).strip("/").count("/"))
         except UnsafeLink as error:
-            self._refused.note(place.node, f"{path}: {error}")
+            self._tree.refused.note(place.node, f"{path}: {error}")
             raise UnsafeLink(f"{path}: {error}") from None
         return target
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from dagfs.errors import UnsafeLink
 from dagfs.model import printable
 
 TARGET_MAX = 4095
 """Bytes. No Linux program can follow a longer one."""
-
-REFUSED_KEPT = 10_000
-"""Refused links that are told apart; no more are counted."""
 
 
 def check(target: bytes, depth: int) -> None:
@@ -27,24 +22,6 @@ def check(target: bytes, depth: int) -> None:
     climbs = next((i for i, part in enumerate(parts) if part != b".."), len(parts))
     if climbs > depth or b".." in parts[climbs:]:
         raise UnsafeLink(f"a symbolic link that may lead out of the mount, to {_shown(target)}")
-
-
-class Refused:
-    """The links that were refused, for `dagfs status`; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._links: dict[int, str] = {}  # node -> what was said of it
-
-    def note(self, node: int, text: str) -> None:
-        with self._lock:
-            if len(self._links) < REFUSED_KEPT:
-                self._links[node] = text
-
-    def told(self, limit: int) -> tuple[int, list[str]]:
-        """Count them, and give some."""
-        with self._lock:
-            return len(self._links), list(self._links.values())[:limit]
 
 
 def _shown(target: bytes) -> str:

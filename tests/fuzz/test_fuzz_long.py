@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("test_fuzz_*.py") if path != Path(__file__)))
 def test_no_example_among_thousands_breaks_a_property(name):
     command = [sys.executable, "-m", "pytest", "-q", "--timeout", "1700", HERE / name]

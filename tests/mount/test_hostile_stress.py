@@ -12,7 +12,7 @@ import pytest
 from support.hostile_hub import HostileHub
 from support.scripted_hub import Answer
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.timeout(900)]
 
 MiB = 1 << 20
 ENTRIES = 10_000_000

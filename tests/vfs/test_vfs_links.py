@@ -12,6 +12,7 @@ from support.world import World
 
 from dagfs.errors import UnsafeLink
 from dagfs.kernel.protocol import encode_statfs
+from dagfs.tree import refused
 from dagfs.vfs import links
 
 PARTS = st.sampled_from(["..", ".", "", "a", "b", "c"])
@@ -61,11 +62,11 @@ def test_what_stays_inside_is_followed(target, depth):
 
 
 def test_the_refused_links_that_are_kept_are_bounded(monkeypatch):
-    monkeypatch.setattr(links, "REFUSED_KEPT", 3)
-    refused = links.Refused()
+    monkeypatch.setattr(refused, "REFUSED_KEPT", 3)
+    kept = refused.Refused()
     for node in range(10):
-        refused.note(node, str(node))
-    assert refused.told(2) == (3, ["0", "1"])
+        kept.note(node, str(node))
+    assert kept.told(2) == (3, ["0", "1"])
 
 
 def test_sizes_that_no_disk_has_do_not_break_statfs(monkeypatch):
