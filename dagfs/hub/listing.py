@@ -37,6 +37,9 @@ _ENTRIES = re.compile(rb'"entries"\s*:')
 MAX_SIZE = 1 << 62
 """Bytes. What a hub says beyond it is not a size."""
 
+MAX_HASH = 128
+"""Characters. A longer one is none: paths are remembered with their hashes, 65,536 of them."""
+
 T = TypeVar("T")
 
 
@@ -158,7 +161,10 @@ def _entry(path: str, row: Row, sized: bool) -> Entry:
     if size is not None:
         told = kind is not _DIRECTORY and 0 <= size < MAX_SIZE and size == int(size) and (size or sized)
         size = int(size) if told else None
-    return Entry(path, kind, _VERSIONINGS.get(row.versioning, _GIT), row.hash or "", size)
+    digest = row.hash or ""
+    if len(digest) > MAX_HASH:
+        digest = ""
+    return Entry(path, kind, _VERSIONINGS.get(row.versioning, _GIT), digest, size)
 
 
 def _as_array(piece: bytearray) -> bytearray:

@@ -108,7 +108,8 @@ class Columns:
     @property
     def cost(self) -> int:
         """Bytes of memory, roughly."""
-        return len(self.names) + len(self.hashes) + ROW_BYTES * len(self.flags) + 64 * len(self._samples)
+        told = 2 * sum(map(len, self.hidden_names))  # a hub may hide a hundred names of a thousand letters everywhere
+        return len(self.names) + len(self.hashes) + ROW_BYTES * len(self.flags) + 64 * len(self._samples) + told
 
     def to_bytes(self) -> bytes:
         """Serialise everything but the sizes, which are kept apart because they change."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from dagfs.answers import settle, then
-from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError
+from dagfs.errors import ContentChanged, NotADirectory, NotFound, ProtocolError, TooLarge
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, printable
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 LIST_AT_LOOKUP = 2
 """The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
 When the listing fails, it is tried again at each doubling."""
+
+PATH_MAX = 4096
+"""Characters; bytes are what Linux counts, so this is at least as much."""
 
 _KEPT = 65_536  # absent paths, early places and lookup counts held in memory
 
@@ -194,6 +197,7 @@ class Tree:
         if name_bytes(text) is None:
             raise NotFound(f"no name of a file: {text[:80]!r}")
         path = f"{directory.path}/{text}" if directory.path else text
+        _hold_to_path_max(path)
         with self._lock:
             if self._absent.get(path):
                 raise NotFound(path)
@@ -252,6 +256,7 @@ class Tree:
         return listing
 
     def _download(self, directory: Entry, sized: bool) -> Columns:
+        _hold_to_path_max(directory.path)
         self._metrics.add("tree.listings_sized" if sized else "tree.listings")
         try:
             columns = self._giants.build(
@@ -273,6 +278,12 @@ class Tree:
                 names,
             )
         return columns
+
+
+def _hold_to_path_max(path: str) -> None:
+    """Raise TooLarge below what any program can name: a hub may list every directory in itself."""
+    if len(path) > PATH_MAX:
+        raise TooLarge(f"{path[:80]}... is nested deeper than a path can be long")
 
 
 def _directory(path: str) -> Entry:

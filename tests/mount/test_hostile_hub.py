@@ -67,14 +67,14 @@ def is_terminal_safe(text: str) -> bool:
     return all(c == "\n" or unicodedata.category(c)[0] not in "C" for c in text)
 
 
-def test_bad_names_are_hidden_counted_and_named_and_good_files_stay_readable(hostile, home, tmp_path):
+def test_bad_names_are_hidden_counted_and_named_and_good_files_stay_readable(hostile, home, tmp_path, driver):
     rows = [hostile.file("good.txt", GOOD), {"path": "dir", "type": "dir"}]
     bad = [name for name in BAD_NAMES if name.strip("/.")] + [".."]
     rows += [{"path": name, "type": "file", "hash": "", "versioning": "git"} for name in BAD_NAMES]
     rows += [hostile.file(name, name.encode()) for name in ODD_NAMES]
     hostile.list("", rows)
     hostile.list("dir", [hostile.file("dir/good.txt", GOOD), {"path": "dir/..", "type": "dir"}, {"path": "other/x"}])
-    with home.mounted(hostile.repository, tmp_path / "data") as data:
+    with home.mounted(hostile.repository, tmp_path / "data", "--driver", driver) as data:
         assert names(data) == {"good.txt", "dir", *ODD_NAMES}
         assert names(data / "dir") == {"good.txt"}
         assert (data / "good.txt").read_bytes() == (data / "dir/good.txt").read_bytes() == GOOD
@@ -138,7 +138,7 @@ def test_impossible_sizes_are_not_believed_and_possible_ones_are_held_to(hostile
         assert (data / "f0").read_bytes() == GOOD
 
 
-def test_links_that_leave_the_mount_are_refused_counted_and_named(hostile, home, tmp_path):
+def test_links_that_leave_the_mount_are_refused_counted_and_named(hostile, home, tmp_path, driver):
     (tmp_path / "secret").write_text("not theirs")
     out = {
         "absolute": b"/etc/passwd", "up": b"../secret", "sub/up": b"../../secret", "hop": b"sub/../../secret",
@@ -151,7 +151,7 @@ def test_links_that_leave_the_mount_are_refused_counted_and_named(hostile, home,
     top = [hostile.file("good.txt", GOOD), {"path": "sub", "type": "dir"}]
     hostile.list("", top + [row for path, row in link.items() if "/" not in path])
     hostile.list("sub", [row for path, row in link.items() if "/" in path])
-    with home.mounted(hostile.repository, tmp_path / "data") as data:
+    with home.mounted(hostile.repository, tmp_path / "data", "--driver", driver) as data:
         for path in out:
             assert failure(os.readlink, data / path) == errno.EPERM, path
             assert failure((data / path).read_bytes) == errno.EPERM, path

@@ -87,3 +87,20 @@ def test_a_listing_given_up_ends_its_transfer(monkeypatch):
         builder.build("d", batches())
     assert ended == [True]
     assert kept.value is not None
+
+
+def test_a_tree_without_end_ends_where_paths_do():
+    """As of a hub that lists each directory in itself."""
+    deep = "/".join("d" for _ in range(3000)) + "/f"
+    with World({deep: b"x", "a": b"a"}) as world:
+        with pytest.raises(TooLarge):
+            world.walk_to(deep)
+        with pytest.raises(TooLarge):
+            world.list("/".join("d" for _ in range(2049)))
+        assert world.kinds("/".join("d" for _ in range(2047))) == {b"d": Kind.DIRECTORY}
+        assert world.read("a") == b"a"
+
+
+def test_the_names_that_are_kept_for_status_count_as_memory():
+    hidden = [Entry(f"d/{'n' * 1000}{i}", Kind.FILE, Versioning.GIT) for i in range(100)]
+    assert builder.build("d", [hidden]).cost > 100_000
