@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test stress bench lint build clean
+.PHONY: help setup demo test stress bench lint audit build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ lint: setup ## ruff, mypy --strict, and the linters of the shell scripts and the
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources scripts/*.sh .ci/run
 	$(BIN)/hadolint Dockerfile
+
+audit: setup ## bandit over the code, pip-audit over the packages that dagfs needs
+	@$(BIN)/python scripts/audit.py
 
 build: setup ## build wheel and sdist, and run the wheel from an empty environment
 	@scripts/build.sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,38 @@ def hub_host(environment: Mapping[str, str], option: str | None = None) -> str:
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner can enter. Raises PermissionError when it belongs to somebody else."""
+    """Make a directory that only its owner can enter, or see that it is one.
+
+    Raises PermissionError when it, or a link in its place, belongs to somebody else, and when others could write into
+    it and it is not empty: what lies there may be theirs.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.stat()
+    link = path.lstat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(f"{path} is a link that user {link.st_uid} made; choose another directory")
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _make_private(fd, path)
+    finally:
+        os.close(fd)
+    return path
+
+
+def _make_private(fd: int, path: Path) -> None:
+    status = os.fstat(fd)
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to user {status.st_uid}; choose another directory")
+    if status.st_mode & 0o022 and os.listdir(fd):
+        raise PermissionError(
+            f"others can write into {path}, and may have done so: look at what it holds, then `chmod 700` it,"
+            " or choose another directory"
+        )
     if status.st_mode & 0o077:
-        path.chmod(0o700)
-    return path
+        os.fchmod(fd, 0o700)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that did not exist, readable by its owner only. Raises FileExistsError, for a link as well."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -13,6 +13,8 @@ DagfsError
 │   └── Stalled              no byte for longer than the inactivity deadline
 ├── Offline              the mount was made without a network, and the cache does not have this
 ├── IntegrityError       the bytes are not those that the commit names
+├── TooLarge             more than dagfs takes: a directory's entries, a file whose size nobody tells
+├── UnsafeLink           a symbolic link that leads out of the mount
 ├── Unsupported          this operation has no meaning here
 └── UsageError           what the user asked for cannot be done; the text says what to do
     ├── UnknownRepository    no such repository, or no access to it
@@ -119,6 +121,14 @@ class Offline(DagfsError):
 
 class IntegrityError(DagfsError):
     """The bytes received are not those that the commit names."""
+
+
+class TooLarge(DagfsError):
+    """More came than dagfs takes into memory or waits for. Asking again will not help."""
+
+
+class UnsafeLink(DagfsError):
+    """A symbolic link of the repository that leads out of the mount, or nowhere."""
 
 
 class Unsupported(DagfsError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from dagfs import errors
 from dagfs.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "deploy/README.md"])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md"), ROOT / "deploy/README.md"])
 
 
+@functools.cache
 def test_functions() -> set[str]:
     found = set()
     for path in (ROOT / "tests").rglob("test_*.py"):

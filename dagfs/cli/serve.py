@@ -47,7 +47,7 @@ def _begin_again_without(token: str) -> None:
             at = words.index("--token")
             del words[at : at + 2]
         environment = {**os.environ, VARIABLE: token}
-        os.execve(sys.executable, [sys.executable, *words], environment)  # noqa: S606 -- ourselves, without a shell
+        os.execve(sys.executable, [sys.executable, *words], environment)  # noqa: S606 -- ourselves, without a shell  # nosec B606
 
 
 def _storages(pairs: tuple[str, ...]) -> dict[str, Path]:

@@ -13,6 +13,10 @@ import click
 from dagfs.cli.values import size_text
 from dagfs.model import printable
 
+EXAMPLES = 10
+EXAMPLE_WIDTH = 120  # characters
+_EXAMPLES = {"hidden": "hidden_names", "refused": "refused_link_names"}
+
 _STATES = {
     "starting": "not readable yet",
     "recovering": "its worker died and another starts; programs wait",
@@ -63,8 +67,18 @@ def _paragraph(report: dict[str, Any]) -> str:
         "cache": report["cache"],
         "log": report["log"],
     }
-    lines = [f"  {name:<11} {value}" for name, value in rows.items() if value]
-    return "\n".join((f"{printable(report['mountpoint'])}: {report['state']}", *map(printable, lines)))
+    lines = [f"{report['mountpoint']}: {report['state']}"]
+    for name, value in rows.items():
+        if value:
+            lines.append(f"  {name:<11} {value}")
+            lines += _examples(report.get(_EXAMPLES.get(name, ""), []))
+    return "\n".join(map(printable, lines))
+
+
+def _examples(names: list[str]) -> list[str]:
+    """Show some of the names that a hub has made up, in a form that a terminal survives."""
+    shown = [f"{'':<13} {printable(name)[:EXAMPLE_WIDTH]}" for name in names[:EXAMPLES]]
+    return [*shown, f"{'':<13} and others: --json has more"] if len(names) > EXAMPLES else shown
 
 
 def _hub(hub: dict[str, Any] | None) -> str | None:
@@ -88,13 +102,15 @@ def _figures(report: dict[str, Any]) -> dict[str, str | None]:
         return {}
     requests = _sum(metrics, "hub.requests.")
     loads, hits, misses = (metrics.get(name, 0) for name in ("fetch.loads", "cache.hits", "cache.misses"))
-    failed, restarts, hidden = _sum(metrics, "vfs.failed."), report["generation"] - 1, report["hidden"]
+    failed, restarts = _sum(metrics, "vfs.failed."), report["generation"] - 1
+    hidden, refused = report["hidden"], report["refused_links"]
     return {
         "fetched": f"{size_text(metrics.get('fetch.received_bytes', 0))} in {loads:,} loads, {requests:,} requests",
         "from cache": f"{hits:,} of {hits + misses:,} reads",
         "failed": f"{failed:,} operations; the log has each" if failed else None,
         "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
         "hidden": f"{hidden:,} names that no file system can show" if hidden else None,
+        "refused": f"{refused:,} symbolic links that lead out of the mount" if refused else None,
     }
 
 

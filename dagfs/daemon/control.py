@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dagfs.config import private_directory
+from dagfs.daemon.logs import redact
 from dagfs.errors import DagfsError
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,10 @@ class _Connection(socketserver.StreamRequestHandler):
         try:
             yield from operation(request)
         except DagfsError as error:
-            yield {"error": str(error)}
+            yield {"error": redact(str(error))}
         except Exception as error:
             log.exception("a request on the control socket failed")
-            yield {"error": f"{type(error).__name__}: {error}"}
+            yield {"error": redact(f"{type(error).__name__}: {error}")}
 
 
 def ask(path: Path, request: Message, timeout: float) -> Iterator[Message]:

@@ -34,6 +34,9 @@ from dagfs.vfs.seam import FileSystem
 
 NO_LIMIT = 1 << 62
 
+HIDDEN_TOLD = 100
+"""Names of each kind that a report has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Followed:
@@ -124,9 +127,17 @@ class Core:
         """Tell whether the hub answers: "state", "error" and for how many "seconds"."""
         return self.source.standing()
 
-    def hidden_names(self) -> int:
-        """Count the names that no file system can show, in the listings at hand."""
-        return self.tree.hidden()[0]
+    def hidden(self) -> dict[str, int | list[str]]:
+        """Count and name what is not shown: names that no file system can show, in the listings at hand, and links
+        that lead out of the mount. Of each at most HIDDEN_TOLD names."""
+        hidden, names = self.tree.hidden()
+        refused, links = self.tree.refused.told(HIDDEN_TOLD)
+        return {
+            "hidden": hidden,
+            "hidden_names": names[:HIDDEN_TOLD],
+            "refused_links": refused,
+            "refused_link_names": links,
+        }
 
     def close(self) -> None:
         self.rooms.prefetcher.enabled = False

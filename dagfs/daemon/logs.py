@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dagfs.config import private_directory
@@ -14,6 +15,7 @@ LOG_BYTES = 10 << 20
 """Bytes of one log file; three older ones are kept: days of warnings, and never a full disk."""
 
 _SECRETS = (
+    (re.compile(r"(https?://[^\s?#'\"<>]+)[?#][^\s'\"<>)]+"), r"\1?[redacted]"),  # a signature may have any name
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
     (re.compile(r"(?i)([?&](?:token|signature|x-amz-[a-z-]+|sig|access_token)=)[^&\s'\"]+"), r"\1[redacted]"),
     (re.compile(r"(https?://)[^/\s@]+@"), r"\1[redacted]@"),
@@ -21,13 +23,19 @@ _SECRETS = (
 
 
 class Redacting(logging.Formatter):
-    """Formats as usual, then removes what looks like a credential, tracebacks included."""
+    """Formats as usual, then removes what looks like a credential, tracebacks included, and the mount's own token."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secret: Callable[[], str | None] = lambda: None
+
+    def hide(self, secret: Callable[[], str | None]) -> None:
+        """Remove what `secret` gives from now on; it is called for each line."""
+        self._secret = secret
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        text, secret = redact(super().format(record)), self._secret()
+        return text.replace(secret, "[redacted]") if secret else text
 
 
 def redact(text: str) -> str:
@@ -40,8 +48,8 @@ def log_path(state_directory: Path, name: str) -> Path:
     return state_directory / "logs" / f"{name}.log"
 
 
-def start_log(path: Path | None) -> None:
-    """Send the log to `path`, or to stderr when it is None (foreground)."""
+def start_log(path: Path | None) -> Redacting:
+    """Send the log to `path`, or to stderr when it is None (foreground); gives what formats it."""
     handler: logging.Handler
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
@@ -51,5 +59,7 @@ def start_log(path: Path | None) -> None:
             path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )  # names of files are bytes, whatever the locale
         path.chmod(0o600)
-    handler.setFormatter(Redacting())
+    formatter = Redacting()
+    handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return formatter

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from dagfs import __version__, libfuse
+from dagfs.daemon import interpreter
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
@@ -38,14 +38,15 @@ log = logging.getLogger(__name__)
 def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     """Mount as planned and return the exit status when the mount has ended. Raises UsageError, DagfsError before."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the token
+    interpreter.keep_memory_private()
     log_file = log_path(plan.places.state, plan.id)
-    start_log(None if foreground else log_file)
+    formatter = start_log(None if foreground else log_file)
     check_fuse(plan.allow_other)
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
         ledger = ledger_path(plan.places, plan.id)
         forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
         token = token_for(plan)
+        formatter.hide(token.known)
         commit = resolve(plan, token)
         gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
         announcer = Announcer(plan, commit, herald, log_file)

@@ -11,6 +11,8 @@ from dagfs.daemon.control import ask
 from dagfs.daemon.state import MountState, Registry, alive, holding
 from dagfs.kernel.mountinfo import is_ours
 
+NOTHING_HIDDEN: dict[str, Any] = {"hidden": 0, "hidden_names": [], "refused_links": 0, "refused_link_names": []}
+
 ANSWER_SECONDS = 5.0
 """A daemon that says nothing for so long is reported without its figures."""
 
@@ -26,7 +28,8 @@ def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
 
 
 def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] | None:
-    report = {**asdict(state), "metrics": {}, "hidden": 0, "follow": None, "hub": None, "missing": None}
+    nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, **NOTHING_HIDDEN}
+    report = {**asdict(state), **nothing}
     del report["born"]
     if not alive(state):
         if not is_ours(state.mountpoint):

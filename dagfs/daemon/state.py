@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dagfs.config import private_directory
+from dagfs.config import private_directory, write_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Registry:
         """Publish by rename: a reader sees the old state or the new one."""
         path = private_directory(self._directory) / f"{name}.json"
         draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(asdict(state)))
+        draft.unlink(missing_ok=True)  # of a process that had our number
+        write_new(draft, json.dumps(asdict(state)))
         draft.replace(path)
 
     def remove(self, name: str) -> None:
@@ -65,9 +66,9 @@ class Registry:
             known = json.loads((self._directory / f"{name}.json").read_text())
             told = {field.name: known[field.name] for field in fields(MountState) if field.name in known}
             state = MountState(**told)
-        except (OSError, ValueError, KeyError, TypeError):
+            return state.changed(workers=tuple(state.workers))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return state.changed(workers=tuple(state.workers))
 
     def names(self) -> list[str]:
         with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from dagfs.daemon import interpreter
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.plan import MountPlan
@@ -69,13 +70,16 @@ def main(message: int) -> NoReturn:
     if told["format"] != FORMAT:
         sys.exit(f"format {told['format']} of a worker's post, not {FORMAT}: unmount, and mount again")
     plan, commit = decode(MountPlan, told["plan"]), decode(Commit, told["commit"])
-    start_log(None if told["foreground"] else log_path(plan.places.state, plan.id))
+    interpreter.keep_memory_private()  # a program that is begun can be traced again
+    formatter = start_log(None if told["foreground"] else log_path(plan.places.state, plan.id))
     post = Post(told["device"], told["stacks"], told["supervisor"], Negotiated.from_json(told["negotiated"]))
     given = told["tables"]
     for fd in (post.fd, post.stacks, *given.values()):
         os.set_inheritable(fd, False)
     tables = Tables(Table(given["backings"]), OpenTable(given["openings"]), CommitTable(commit, given["commits"]))
-    service = Service(plan, commit, token_for(plan), tables)
+    token = token_for(plan)
+    formatter.hide(token.known)
+    service = Service(plan, commit, token, tables)
     if not told["foreground"]:
         os.dup2(0, 2)
     run_worker(post, lambda fd, agreed, ready: service.run(fd, agreed, ready, takes_over=True), ctypes.CDLL(None))

@@ -76,8 +76,8 @@ def _status(core: Core) -> Iterable[Message]:
     yield {
         "version": __version__,
         "metrics": core.figures(),
-        "hidden": core.hidden_names(),
         "hub": core.hub_state(),
         "missing": core.rooms.vfs.missing.report(),
+        **core.hidden(),
         **core.told(),
     }

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
+import subprocess  # each call is judged where it is  # nosec B404
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,7 +86,9 @@ def _track(root: Path) -> None:
 
 
 def _run(root: Path, *words: str) -> None:
-    done = subprocess.run(words, cwd=root, env=_environment(root), capture_output=True, text=True, check=False)  # noqa: S603 -- fixed commands
+    done = subprocess.run(  # noqa: S603 -- fixed commands  # nosec B603
+        words, cwd=root, env=_environment(root), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
         raise UsageError(f"`{' '.join(words[:4])}` failed in {root}: {said[-1]}")

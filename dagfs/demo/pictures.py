@@ -52,7 +52,7 @@ def pictures(count: int, seed: int) -> Iterator[Picture]:
     """Cut `count` different pictures, the same for the same seed. Raises UsageError if scikit-image is missing."""
     photographs = {name: _open(_photographs() / name) for name in SUBJECTS}
     for number in range(count):
-        luck = random.Random(f"{seed}/{number}")  # noqa: S311 -- varies pictures, guards nothing
+        luck = random.Random(f"{seed}/{number}")  # noqa: S311 -- varies pictures, guards nothing  # nosec B311
         subject = luck.choice(list(SUBJECTS))
         jpeg, score = _cut(photographs[subject], luck)
         yield Picture(f"{number:06d}.jpg", jpeg, _caption(SUBJECTS[subject], luck), score)

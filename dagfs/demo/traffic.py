@@ -37,7 +37,7 @@ class Traffic:
 def traffic(url: str) -> Traffic:
     """Ask the server of the repository at `url` what it was asked since it started."""
     origin = "/".join(url.split("/")[:3])
-    with urllib.request.urlopen(f"{origin}/-/requests", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 -- the demo's own server
+    with urllib.request.urlopen(f"{origin}/-/requests", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 -- the demo's own server  # nosec B310
         counted = json.load(answer)
     requests, sizes = ({kind: n for kind, n in counted[what].items() if kind != OWN} for what in ("requests", "bytes"))
     return Traffic(sum(requests.values()), sum(sizes.values()), Counter(counted["raw_paths"]))

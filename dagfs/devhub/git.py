@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
+import subprocess  # each call is judged where it is  # nosec B404
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -177,7 +177,7 @@ class GitRepository:
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = ["git", "-C", str(self.directory), *arguments]
         try:
-            return subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell
+            return subprocess.run(command, env=self._environment, capture_output=True, check=False)  # noqa: S603 -- no shell  # nosec B603
         except FileNotFoundError:
             raise UsageError("git is not installed; a hub reads its repository through it") from None
 
@@ -193,7 +193,7 @@ class _Process:
     """One `git cat-file`, used by one thread at a time."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 -- no shell
+        self._process = subprocess.Popen(  # noqa: S603 -- no shell  # nosec B603
             command,
             env=environment,
             stdin=subprocess.PIPE,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 
-from dagfs.errors import ContentChanged, IntegrityError, ProtocolError
+from dagfs.errors import ContentChanged, IntegrityError, ProtocolError, TooLarge
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
 from dagfs.proofs import Prover, chunks
+
+MEASURED_MAX = 64 << 30
+"""Bytes of a file that is read to its end because its size is told nowhere. One that goes on may have no end."""
 
 
 class SizeNeeded(Exception):
@@ -69,7 +72,7 @@ class Assembly:
             raise ProtocolError(f"{self._path}: bytes came from {head.start} on, not from {self.position}")
 
     def data(self, chunk: bytes) -> None:
-        """Bytes come. Raises ProtocolError, SizeNeeded."""
+        """Bytes come. Raises ProtocolError, SizeNeeded, TooLarge."""
         if self._skip:
             skipped = min(self._skip, len(chunk))
             self._skip -= skipped
@@ -83,6 +86,8 @@ class Assembly:
             return
         self.position += len(chunk)
         if self._mode is Mode.MEASURE:
+            if self.position > MEASURED_MAX:
+                raise TooLarge(f"{self._path}: the hub does not tell its size, and {MEASURED_MAX} bytes were not all")
             self._keep_first(chunk)
             return
         self._pieces.append(chunk)

@@ -232,7 +232,7 @@ class Fetcher:
             return BACKOFF if job.denials == 1 else None  # the token may just have been renewed
         if not isinstance(error, RemoteError):
             return None
-        jitter = random.uniform(0, min(BACKOFF_MAX, BACKOFF * 2 ** min(job.failures, 16)))  # noqa: S311 -- no secret
+        jitter = random.uniform(0, min(BACKOFF_MAX, BACKOFF * 2 ** min(job.failures, 16)))  # noqa: S311 -- no secret  # nosec B311
         delay = jitter + (getattr(error, "retry_after", None) or 0.0)
         return delay if now + delay < (job.progress or now) + self.patience else None
 

@@ -28,6 +28,15 @@ log = logging.getLogger(__name__)
 LISTING_PATIENCE = 60.0
 """Seconds without a new entry, over all tries, after which a listing fails."""
 
+MAX_PAGES = 200_000
+"""Of one listing. At the hub's hundred entries a page, more than a directory may have."""
+
+MAX_BARREN = 1000
+"""Pages, or batches of a listing, one after another that bring nothing: a hub may filter, but not for ever."""
+
+MAX_PAGE_TOKEN = 16 << 10
+"""Characters of what names the next page."""
+
 SUSPICIOUS_COUNT = 500
 """The hub once cut listings here without a word."""
 
@@ -117,26 +126,28 @@ class HubSource:
 
     def _batches(self, url: str, path: str, sized: bool) -> Iterator[list[Entry]]:
         """Give the children of a directory as one try brings them."""
+        barren = 0
         for rows in self._rows(url, path):
-            found, dropped = listing.entries(rows, path, sized=sized)
-            if dropped:
-                self._metrics.add("hub.entries_dropped", dropped)
-                log.warning("the listing of %r has %d entries of other directories", path, dropped)
+            found = listing.entries(rows, path, sized=sized)
+            barren = 0 if found else barren + 1
+            if barren > MAX_BARREN:
+                raise ProtocolError(f"the listing of {path!r} goes on without an entry")
             if found:
                 yield found
 
     def _rows(self, url: str, path: str) -> Iterator[Sequence[Row]]:
         """Give a listing's rows, over all of its pages when it has pages."""
         token: str | None = None
-        seen: set[str] = set()
-        while True:
+        seen: set[int] = set()  # hashes of the tokens, which may be long
+        for _ in range(MAX_PAGES):
             page = yield from self._page(url if token is None else _next_page(url, token), path)
             token = page.next_token if page is not None else None
             if not token:
                 return
-            if token in seen:
-                raise ProtocolError(f"the pages of {path!r} go round in a circle")
-            seen.add(token)
+            if hash(token) in seen or len(token) > MAX_PAGE_TOKEN:
+                raise ProtocolError(f"the pages of {path!r} go round in a circle, or nowhere")
+            seen.add(hash(token))
+        raise ProtocolError(f"the listing of {path!r} has more than {MAX_PAGES} pages")
 
     def _page(self, url: str, path: str) -> Generator[Sequence[Row], None, Page | None]:
         """Give one answer's rows, and return the page that they were in; an array is no page."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dagfs.config import hub_host
 from dagfs.errors import UsageError
+from dagfs.hub import plain_yaml
 from dagfs.hub.urls import check_host
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ RECHECK_SECONDS = 1.0
 """How old the knowledge of the token file may be: a stat for each of thousands of small transfers is not free."""
 
 MAX_FILE_BYTES = 1 << 20
-_READABLE_BY_OTHERS = 0o044
+_OPEN_TO_OTHERS = 0o066
 
 Stamp = tuple[int, int, int]
 
@@ -64,6 +65,10 @@ class Token:
                 self._stamp = stamp
                 self._reread(self._read, self._path)
             return self._value
+
+    def known(self) -> str | None:
+        """Give the token as it was read last: no look at the file, no lock, so that the log can ask at any time."""
+        return self._value
 
     def _reread(self, read: Reader, path: Path) -> None:
         """Take the new token; a file that vanished or is being replaced leaves the old one valid."""
@@ -113,16 +118,31 @@ def _same_host(one: str, other: str) -> bool:
 
 
 def _read_private(path: Path) -> str:
-    """Read a file that holds one token. Raises UsageError, also when others could read it."""
+    """Read a file that holds one token. Raises UsageError, also when others could read or write it."""
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & _READABLE_BY_OTHERS:
-                raise UsageError(f"other users can read the token file {path}; run: chmod 600 {path}")
-            text = file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+        status, data = _read_regular(path)
     except OSError as error:
         raise UsageError(f"cannot read the token file {path}: {error.strerror}") from None
-    return _plain(text.strip(), f"the token file {path}")
+    if status.st_mode & _OPEN_TO_OTHERS:
+        raise UsageError(f"other users can read or change the token file {path}; run: chmod 600 {path}")
+    if status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        raise UsageError(f"the token file {path} belongs to user {status.st_uid}; make one of your own")
+    return _plain(data.decode("utf-8", "replace").strip(), f"the token file {path}")
+
+
+def _read_regular(path: Path) -> tuple[os.stat_result, bytes]:
+    """Read a file of up to MAX_FILE_BYTES, without waiting for who may write into a pipe. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES} bytes")
+        with open(fd, "rb", closefd=False) as file:
+            return status, file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _plain(value: str, where: str) -> str:
@@ -135,16 +155,16 @@ def _plain(value: str, where: str) -> str:
 def _read_client_tokens(path: Path, host: str, now: float) -> str | None:
     """Give the client's best valid token for a host: long-lived before OAuth ones, expired ones left out."""
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & _READABLE_BY_OTHERS:
-                log.warning("other users may read %s; run: chmod 600 %s", path, path)
-            document = yaml.safe_load(file.read(MAX_FILE_BYTES))
+        status, data = _read_regular(path)
+        document = plain_yaml.load(data)
     except OSError:
         return None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except ValueError:
         log.warning("ignoring %s: it is not YAML", path)
         return None
-    if not isinstance(document, dict) or str(document.get("version", "1")) != "1":
+    if status.st_mode & _OPEN_TO_OTHERS:
+        log.warning("other users may read or change %s; run: chmod 600 %s", path, path)
+    if not isinstance(document, dict) or document.get("version", "1") not in ("1", 1):
         return None
     tokens = document.get(host.rstrip("/"))
     usable = [t for t in tokens if _is_usable(t, now)] if isinstance(tokens, list) else []
@@ -164,19 +184,18 @@ def _is_usable(token: Any, now: float) -> bool:
 
 def _seconds(expiry: object) -> float | None:
     """Read the client's expiry date, in seconds since the epoch; None is never, or not known."""
-    return moment(expiry) if isinstance(expiry, str | datetime) else None
+    return moment(expiry) if isinstance(expiry, str) else None
 
 
-def moment(text: str | datetime) -> float | None:
+def moment(text: str) -> float | None:
     """Read an RFC 3339 time, with up to 9 fraction digits; None when it is none. Without a zone it is UTC."""
-    if isinstance(text, str):
-        head, dot, tail = text.strip().replace("Z", "+00:00").partition(".")
-        digits = len(tail) - len(tail.lstrip("0123456789"))
-        try:  # before Python 3.11 the fraction must have 3 or 6 digits
-            text = datetime.fromisoformat(f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}" if dot else head)
-        except ValueError:
-            return None
-    return (text if text.tzinfo else text.replace(tzinfo=timezone.utc)).timestamp()
+    head, dot, tail = text.strip().replace("Z", "+00:00").partition(".")
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    try:  # before Python 3.11 the fraction must have 3 or 6 digits
+        time = datetime.fromisoformat(f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}" if dot else head)
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _stamp(path: Path | None) -> Stamp | None:

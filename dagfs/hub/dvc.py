@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import yaml
 
 from dagfs.errors import ProtocolError
+from dagfs.hub import plain_yaml
+
+MAX_MANIFEST_BYTES = 256 << 20
+"""A `.dir` manifest of two million files."""
 
 MAX_YAML_BYTES = 32 << 20
 """A dvc.lock of a pipeline with 100,000 outputs has about 15 MB; beyond twice that it is not one."""
 
-MAX_DEPTH = 64
-"""Levels of nesting. DVC needs five; the YAML library recurses on the C stack for each."""
-
-_MARGIN = re.compile(rb"^[ \-?]+", re.MULTILINE)
 _HEX = frozenset("0123456789abcdef")
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses a dvc.lock ten times as fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,8 @@ def parse_lock(text: str | bytes, directory: str, pipeline: str | bytes | None =
 
 def parse_manifest(data: bytes) -> list[ManifestEntry]:
     """Give the files of a `.dir` manifest (a JSON array). Raises ProtocolError."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ProtocolError(f"a DVC directory manifest of {len(data)} bytes; {MAX_MANIFEST_BYTES} are the limit")
     try:
         entries = _manifests.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -166,34 +165,9 @@ def _load(text: str | bytes) -> object:
     if len(text) > MAX_YAML_BYTES:
         raise ProtocolError(f"DVC metadata of {len(text)} bytes; {MAX_YAML_BYTES} are the limit")
     try:
-        if _may_be_deep(text):
-            _refuse_deep_nesting(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- one of the two safe loaders
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ProtocolError(f"DVC metadata is not YAML: {reason:.200}") from None
-
-
-def _may_be_deep(text: str | bytes) -> bool:
-    """Bound the depth without parsing: a level takes a bracket, or a column before its line's first word."""
-    plain = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    margin = max(map(len, _MARGIN.findall(plain)), default=0)
-    return plain.count(b"[") + plain.count(b"{") + margin > MAX_DEPTH
-
-
-def _refuse_deep_nesting(text: str | bytes) -> None:
-    """Count in the tokens, as scanning does not recurse, while building the document does; it takes as long again."""
-    depth = 0
-    opening = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
-    block = (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken)
-    closing = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-    for token in yaml.scan(text, Loader=_Loader):
-        if isinstance(token, opening + block):
-            depth += 1
-        elif isinstance(token, closing):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise ProtocolError(f"DVC metadata is nested deeper than {MAX_DEPTH}")
+        return plain_yaml.load(text)
+    except ValueError as error:
+        raise ProtocolError(f"DVC metadata cannot be read: {error}") from None
 
 
 def _mapping(value: object, what: str) -> Mapping[Any, Any]:

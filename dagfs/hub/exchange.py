@@ -28,6 +28,15 @@ DRAIN_BYTES = 64 << 10
 GATHERED_BYTES = 256 << 10
 """Passed on at once: curl may read on for long before its turn ends, and a slow sink wants to pause it."""
 
+HEAD_BYTES = 256 << 10
+"""Of an answer's headers, those of interim answers included; curl's own bound is about that, of each."""
+
+LISTING_RATIO = 200
+"""How many times its size a compressed listing may unfold to: names in order make twenty, a bomb a thousand."""
+
+RATIO_GRACE = 4 << 20
+"""Bytes that may unfold whatever the ratio."""
+
 ABORT = -1  # a count that is never the chunk's: curl ends the transfer
 _REFUSALS = frozenset({400, 401, 403})  # the object stores do not agree on how to say that a signature has expired
 _PROTOCOL_CODES = frozenset({
@@ -78,8 +87,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_chunks", "_drained", "_expected", "_gathered", "_head", "_inflater", "_lines", "_loop",
-        "_reply", "_retried", "_sink", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
+        "_accepted", "_chunks", "_drained", "_expected", "_gathered", "_head", "_head_bytes", "_inflater", "_lines",
+        "_loop", "_reply", "_retried", "_sink", "_wire", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
         "paused", "received", "refused", "request", "token", "url",
     )  # fmt: skip
 
@@ -118,6 +127,8 @@ class Exchange:
         self.refused = False  # the address behind the URL's name is not for redirects
         self.failed: DagfsError | None = None  # why the exchange broke the transfer off itself
         self._lines: list[bytes] = []
+        self._head_bytes = 0  # of all header lines
+        self._wire = 0  # bytes of a compressed body that have come
         self._reply: reply.Reply | None = None
         self._head: BodyHead | None = None
         self._accepted = False  # the body is the file's, not an error's text
@@ -131,6 +142,10 @@ class Exchange:
         """Called by curl for each header line; what follows the blank one, of a chunked body, is ignored."""
         if self._reply is not None:
             return None
+        self._head_bytes += len(line)
+        if self._head_bytes > HEAD_BYTES:
+            self.failed = ProtocolError("an answer with headers without end")
+            return ABORT
         if line not in (b"\r\n", b"\n"):
             self._lines.append(line)
             return None
@@ -148,6 +163,9 @@ class Exchange:
         if not self._accepted:
             self._drained += len(chunk)
             return ABORT if self._drained > DRAIN_BYTES else None
+        if self._inflater is not None:  # each chunk may be a thousand times as much: it goes on by itself
+            self._chunks.append(chunk)
+            return None if self.pass_on() else ABORT
         if not self._chunks:
             self._loop.gathers(self)
         self._chunks.append(chunk)
@@ -162,7 +180,18 @@ class Exchange:
         return self._guarded(lambda: self._take(b"".join(chunks))) is None
 
     def _take(self, chunk: bytes) -> None:
-        plain = chunk if self._inflater is None else self._inflater.feed(chunk)
+        if self._inflater is None:
+            self._pass(chunk)
+            return
+        self._wire += len(chunk)
+        for plain in self._inflater.feed(chunk):
+            self._pass(plain)
+            if self.cancelled:
+                return
+            if self.request.lane is Lane.LISTING and self.received > LISTING_RATIO * self._wire + RATIO_GRACE:
+                raise ProtocolError(f"a listing that unfolds to more than {LISTING_RATIO} times its size")
+
+    def _pass(self, plain: bytes) -> None:
         self.received += len(plain)
         if self._expected is not None and self.received > self._expected:
             raise ProtocolError("more bytes than announced")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from dagfs.errors import ProtocolError
+
+PIECE_BYTES = 1 << 20
+"""Given out at a time: 16 KiB from the network may be a thousand times as much."""
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -21,15 +25,16 @@ class Inflater:
     def complete(self) -> bool:
         return self._stream.eof
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Raises ProtocolError."""
-        try:
-            if self._stream.eof:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Give the plain bytes in pieces of PIECE_BYTES at most. Raises ProtocolError."""
+        plain = b""
+        while chunk or (plain and not self._stream.eof):  # without a chunk: what the decoder still holds of the last
+            if self._stream.eof:  # gzip files may follow one another
                 self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
-            plain = self._stream.decompress(chunk)
-            while self._stream.eof and self._stream.unused_data:  # gzip files may follow one another
-                member, self._stream = self._stream.unused_data, zlib.decompressobj(_GZIP_OR_ZLIB)
-                plain += self._stream.decompress(member)
-        except zlib.error as error:
-            raise ProtocolError(f"a compressed body is damaged: {error}") from None
-        return plain
+            try:
+                plain = self._stream.decompress(chunk, PIECE_BYTES)
+            except zlib.error as error:
+                raise ProtocolError(f"a compressed body is damaged: {error}") from None
+            chunk = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            if plain:
+                yield plain

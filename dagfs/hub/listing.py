@@ -19,8 +19,9 @@ FIRST_BATCH_BYTES = 16 << 10
 MAX_ENTRY_BYTES = 1 << 20
 """A path of 4,096 bytes, each spelled as six, and what a hub may add; more than this without an end is no entry."""
 
-MAX_OBJECT_BYTES = 64 << 20
-"""An object is decoded whole: a page of a bucket's listing, 200,000 entries at the very most."""
+MAX_OBJECT_BYTES = 16 << 20
+"""An object is decoded whole: a page of a bucket's listing, 50,000 entries where hubs send a hundred. Made of the
+shortest entries that there are, it takes ten times its size of memory."""
 
 _CUTS = 16
 """Closing braces that are tried as the end of a batch: names may hold a few, a name of nothing else waits."""
@@ -35,6 +36,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ENTRIES = re.compile(rb'"entries"\s*:')
 MAX_SIZE = 1 << 62
 """Bytes. What a hub says beyond it is not a size."""
+
+MAX_HASH = 128
+"""Characters. A longer one is none: paths are remembered with their hashes, 65,536 of them."""
 
 T = TypeVar("T")
 
@@ -125,27 +129,25 @@ class ListingParser:
         return []
 
 
-def entries(rows: Iterable[Row], directory: str, *, sized: bool) -> tuple[list[Entry], int]:
-    """Give the children of `directory` among the rows, and how many rows were no children.
+def entries(rows: Iterable[Row], directory: str, *, sized: bool) -> list[Entry]:
+    """Give the children of `directory` as the rows have them; what is no child of it is for the tree to hide.
 
-    Connected buckets and the directory itself, which a listing may begin with, are left out without being counted.
+    Connected buckets and the directory itself, which a listing may begin with, are left out.
     """
     prefix = f"{directory}/" if directory else ""
     start = len(prefix)
     found: list[Entry] = []
-    dropped = 0
     for row in rows:
         path = row.path
         if not path.startswith(prefix) or path.find("/", start) >= 0 or len(path) == start:
-            path = path.strip("/")
-            if path == directory:
+            stripped = path.strip("/")
+            if stripped == directory:
                 continue
-            if path.rpartition("/")[0] != directory:
-                dropped += 1
-                continue
+            if stripped.rpartition("/")[0] == directory:
+                path = stripped
         if row.type != "storage":
             found.append(_entry(path, row, sized))
-    return found, dropped
+    return found
 
 
 def entry(row: Row, path: str, *, sized: bool) -> Entry:
@@ -157,9 +159,12 @@ def _entry(path: str, row: Row, sized: bool) -> Entry:
     kind = _KINDS.get(row.type, _FILE)
     size = row.size
     if size is not None:
-        told = kind is not _DIRECTORY and 0 <= size < MAX_SIZE and (size or sized)
+        told = kind is not _DIRECTORY and 0 <= size < MAX_SIZE and size == int(size) and (size or sized)
         size = int(size) if told else None
-    return Entry(path, kind, _VERSIONINGS.get(row.versioning, _GIT), row.hash or "", size)
+    digest = row.hash or ""
+    if len(digest) > MAX_HASH:
+        digest = ""
+    return Entry(path, kind, _VERSIONINGS.get(row.versioning, _GIT), digest, size)
 
 
 def _as_array(piece: bytearray) -> bytearray:

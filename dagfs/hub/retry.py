@@ -45,7 +45,7 @@ class Backoff:
     def wait(self, error: RemoteError) -> None:
         """Sleep before the next try, or raise `error` when there is none."""
         self._failures += 1
-        pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+        pause = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter  # nosec B311
         if isinstance(error, RemoteUnavailable) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
         tries = PROTOCOL_TRIES if isinstance(error, ProtocolError) else self._tries

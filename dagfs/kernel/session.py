@@ -155,6 +155,9 @@ class Session:
         return refusals
 
     def _serve(self, message: bytes) -> None:
+        if len(message) < BODY:  # never from the kernel; there is nobody to answer
+            log.error("a request of %d bytes has no header", len(message))
+            return
         _, op, unique, node = IN_START.unpack_from(message)
         self._counts[op] += 1
         if refusal := self._refusals.get(op):

@@ -18,6 +18,9 @@ COLUMNS_MAX = 3
 LIKELY = 0.5
 """Of the texts in a column, the share that must look like names, for the column to be kept."""
 
+CELLS_MAX = 8_000_000
+"""Values of one file. A table of more is not made: a line of a million commas before a million lines is 10^12."""
+
 _SAMPLE = 64  # rows that are looked at to choose the columns
 _NAME_MAX = 1024  # characters
 _SCORE = re.compile(r"[-+]?[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?")  # whole numbers may be names without an extension
@@ -55,6 +58,8 @@ def parse(path: str, data: bytes) -> list[Column]:
     extract = PARSERS.get(path.rpartition(".")[2].lower())
     if extract is None:
         return []
+    if sum(map(data.count, (b",", b"\t", b"\n", b"[", b"{"))) > CELLS_MAX:
+        return []
     try:
         columns = extract(data.decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError, csv.Error):
@@ -74,6 +79,7 @@ def _separated(delimiter: str) -> Callable[[str], list[Cells]]:
     def extract(text: str) -> list[Cells]:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
         width = len(rows[0]) if rows else 0
+        _refuse_giants(width, len(rows))
         return [*itertools.islice(itertools.zip_longest(*rows, fillvalue=""), width)]
 
     return extract
@@ -102,7 +108,14 @@ def _records(rows: list[object]) -> list[Cells]:
     if not rows or not isinstance(rows[0], Mapping):
         return []
     names = [key for key, value in rows[0].items() if isinstance(value, str)]
+    _refuse_giants(len(names), len(rows))
     return [[row.get(key) if isinstance(row, Mapping) else "" for row in rows] for key in names]
+
+
+def _refuse_giants(columns: int, rows: int) -> None:
+    """Short rows are filled up to the first one's length. Raises ValueError."""
+    if columns * rows > CELLS_MAX:
+        raise ValueError(f"a table of {columns} columns and {rows} rows")
 
 
 def _cleaned(cell: object) -> str:

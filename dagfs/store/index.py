@@ -69,6 +69,26 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
             super().remove(file_path)
 
 
+_NOT_SETTINGS = (AttributeError, TypeError, ValueError, LookupError)
+
+
+class PlainCache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A cache of bytes whose damaged settings are what they are: a damaged data base, and no fault of a program."""
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        try:
+            super().__init__(directory, disk=PlainDisk, **settings)
+        except _NOT_SETTINGS as error:
+            raise sqlite3.DatabaseError("the settings of a data base are damaged") from error
+
+    @property
+    def _con(self) -> Any:
+        try:
+            return super()._con  # the first use in each thread reads the settings
+        except _NOT_SETTINGS as error:
+            raise sqlite3.DatabaseError("the settings of a data base are damaged") from error
+
+
 @dataclass(frozen=True, slots=True)
 class FileRow:
     """A whole file: `size` in bytes; `good` is the mark of when its bytes were last known good, "" if never."""
@@ -100,8 +120,8 @@ class Index:
     def __init__(self, directory: Path) -> None:
         # No policy of diskcache's: culling would drop rows whose files stay, and its least-recently-used writes at
         # each hit.
-        self._cache = diskcache.Cache(
-            str(directory), timeout=_TIMEOUT, disk=PlainDisk, eviction_policy="none", cull_limit=0, sqlite_auto_vacuum=0
+        self._cache = PlainCache(
+            str(directory), timeout=_TIMEOUT, eviction_policy="none", cull_limit=0, sqlite_auto_vacuum=0
         )
         self._texts = False  # never again once it is true
         self._texts_checked = float("-inf")
@@ -123,7 +143,7 @@ class Index:
         try:
             size, good, *aliases = self._read(f"md5:{md5}") or []
             return FileRow(int(size), str(good), tuple(map(str, aliases)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
 
     def verified(self, md5: str, stamp: Stamp, boot: str) -> bool:
@@ -169,7 +189,7 @@ class Index:
 
     def total(self) -> Total:
         found = self._read(_TOTAL) or [0, 0]
-        return Total(*found) if len(found) == 2 else Total()
+        return Total(*found) if len(found) == 2 and all(isinstance(n, int) for n in found) else Total()
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Go over all files in the order of their MD5s, in this thread only; changes meanwhile do no harm."""
@@ -208,7 +228,7 @@ class Index:
         text = self._cache.get(key)
         try:
             found = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, list) else None
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dagfs.config import private_directory
+from dagfs.config import private_directory, write_new
 from dagfs.errors import CacheRefused
 
 FORMAT = "1"
@@ -105,7 +105,7 @@ class Layout:
     def _check_format(self) -> None:
         path = self.root / "format"
         try:
-            found = path.read_text()
+            found = path.read_bytes().decode("utf-8", "replace")
         except FileNotFoundError:
             names = os.listdir(self.root)
             if "format" in names:  # another process has made it just now
@@ -116,7 +116,7 @@ class Layout:
                     f"{self.root} holds something else than a cache; choose another --cache-dir"
                 ) from None
             temp = self.root / f"format-{self._me}"
-            temp.write_text(FORMAT)
+            write_new(temp, FORMAT)
             temp.rename(path)
             return
         if found.strip() != FORMAT:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import diskcache
-
-from dagfs.store.index import INDEX_ERRORS, PlainDisk
+from dagfs.store.index import INDEX_ERRORS, PlainCache
 
 _SHARE = 8
 _BYTES_MAX = 1 << 30
@@ -19,9 +17,8 @@ class Values:
 
     def __init__(self, directory: Path, limit: int) -> None:
         # Oldest stored goes first: it needs no write at a read.
-        self._cache = diskcache.Cache(
+        self._cache = PlainCache(
             str(directory),
-            disk=PlainDisk,
             eviction_policy="least-recently-stored",
             size_limit=min(_BYTES_MAX, limit // _SHARE),
         )

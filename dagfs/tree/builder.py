@@ -4,31 +4,64 @@ from __future__ import annotations
 
 import operator
 import re
+import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import accumulate, chain, islice, product, repeat
 
+from dagfs.errors import TooLarge
 from dagfs.model import Entry, Kind, Versioning
-from dagfs.tree.columns import HIDDEN_SHOWN, UNKNOWN, Columns, flag_of, pack_hash, pack_hashes
+from dagfs.tree.columns import HIDDEN_SHOWN, ROW_BYTES, UNKNOWN, Columns, flag_of, pack_hash, pack_hashes
 
 NAME_MAX = 255
 """Bytes. What Linux and everything above it take as a name."""
 
-ROWS_MAX = (1 << 24) - 2
-"""Rows of one directory that a node id can address; more are hidden and counted."""
+ROWS_MAX = 2_000_000
+"""Entries of one directory, hidden ones included: half a gigabyte while it is put in order. A node id could address
+eight times as many."""
+
+BYTES_MAX = 128 << 20
+"""Bytes of one listing's columns: the longest names that two million entries may have on average are 34 bytes."""
+
+GIANT_BYTES = 16 << 20
+"""A listing that has grown beyond it is read on alone: twenty at a time would take twenty times BYTES_MAX."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}").fullmatch
 
 _FLAGS = {(kind, versioning): flag_of(kind, versioning) for kind, versioning in product(Kind, Versioning)}
+_LAST = (b"\0", b"\0\1")
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
+class Giants:
+    """Lets one giant listing at a time be built; another waits with what it has, and its hub with it."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def build(self, directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:
+        """Build the columns of a directory's listing from the hub's stream, in whatever order it comes.
+
+        Raises TooLarge.
+        """
+        builder = _Builder(directory)
+        mine = False
+        try:
+            for batch in batches:
+                builder.add(batch)
+                if builder.bytes > GIANT_BYTES and not mine:
+                    mine = self._turn.acquire()
+            return builder.finish()
+        finally:
+            if mine:
+                self._turn.release()
+            if isinstance(batches, Generator):  # given up: its transfer ends now
+                batches.close()
+
+
 def build(directory: str, batches: Iterable[Sequence[Entry]]) -> Columns:
-    """Build the columns of a directory's listing from the hub's stream, in whatever order it comes."""
-    builder = _Builder(directory)
-    for batch in batches:
-        builder.add(batch)
-    return builder.finish()
+    """Build one listing by itself. Raises TooLarge."""
+    return Giants().build(directory, batches)
 
 
 def trusted_size(entry: Entry) -> int | None:
@@ -68,9 +101,20 @@ class _Builder:
         self._hidden_names: list[str] = []
 
     def add(self, batch: Sequence[Entry]) -> None:
+        """Raises TooLarge."""
         if not self._add_plain(batch):
             for entry in batch:
                 self._add(entry)
+        rows = len(self._flags) + self._hidden
+        if rows > ROWS_MAX or self.bytes > BYTES_MAX:
+            raise TooLarge(
+                f"{self._prefix or '/'} has more entries than can be listed: {rows} came, and there are more"
+            )
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the columns so far."""
+        return len(self._names) + len(self._hashes) + ROW_BYTES * len(self._flags)
 
     def _add_plain(self, batch: Sequence[Entry]) -> bool:
         """Add a batch in which all names are plain and all hashes of one length, column by column: four times as fast
@@ -78,7 +122,7 @@ class _Builder:
         start, prefix = len(self._prefix), self._prefix
         names = [entry.path[start:] for entry in batch]
         packed = pack_hashes([entry.hash for entry in batch])
-        if packed is None or not all(map(_PLAIN, names)) or len(self._flags) + len(batch) > ROWS_MAX:
+        if packed is None or not all(map(_PLAIN, names)):
             return False
         if not all(map(str.startswith, [entry.path for entry in batch], repeat(prefix))):
             return False
@@ -97,7 +141,7 @@ class _Builder:
     def _add(self, entry: Entry) -> None:
         path = entry.path
         name = name_bytes(path[len(self._prefix) :]) if path.startswith(self._prefix) else None
-        if name is None or len(self._flags) >= ROWS_MAX:
+        if name is None:
             self._hide(path)
             return
         form, raw = pack_hash(entry.hash)
@@ -123,11 +167,11 @@ class _Builder:
     def _order(self) -> list[int]:
         """Give the rows by name, one for each name: a directory wins over a file, else the first that came."""
         names, ends, flags = bytes(self._names), self._name_ends, self._flags
-        keyed = [(names[ends[i] : ends[i + 1]], flags[i] & 3 != 0, i) for i in range(len(flags))]
-        keyed.sort()
         order: list[int] = []
         last = None
-        for name, _, row in keyed:
+        # No name has a NUL, so that what follows it decides between equal names only.
+        for row in sorted(range(len(flags)), key=lambda i: names[ends[i] : ends[i + 1]] + _LAST[flags[i] & 3 != 0]):
+            name = names[ends[row] : ends[row + 1]]
             if name == last:
                 self._hide(self._prefix + name.decode("utf-8", "surrogateescape"))
             else:

@@ -18,6 +18,9 @@ UNKNOWN = -1
 HIDDEN_SHOWN = 100
 """How many hidden names are kept for `status`; all of them are counted."""
 
+ROW_BYTES = 17
+"""Of a row beside its name and hash: flag, size, and where the two end."""
+
 _KINDS = (Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK)
 _VERSIONINGS = tuple(Versioning)
 _HEX, _HEX_DIR = 1, 2  # forms of a packed hash: lower-case hex digits, the same followed by ".dir"; 0 is plain text
@@ -105,7 +108,8 @@ class Columns:
     @property
     def cost(self) -> int:
         """Bytes of memory, roughly."""
-        return len(self.names) + len(self.hashes) + 17 * len(self.flags) + 64 * len(self._samples)
+        told = 2 * sum(map(len, self.hidden_names))  # a hub may hide a hundred names of a thousand letters everywhere
+        return len(self.names) + len(self.hashes) + ROW_BYTES * len(self.flags) + 64 * len(self._samples) + told
 
     def to_bytes(self) -> bytes:
         """Serialise everything but the sizes, which are kept apart because they change."""
@@ -118,11 +122,14 @@ class Columns:
     def from_bytes(cls, sealed: bytes | None) -> Columns | None:
         """Read what `to_bytes` wrote; None when it is damaged, of another format, or missing."""
         body = unseal("listing", sealed)
-        if body is None:
+        if body is None or len(body) < _HEADER.size:
             return None
         rows, hidden, *lengths = _HEADER.unpack_from(body)
         ends = 4 * (rows + 1)
-        parts = _cut(body, _HEADER.size, (*lengths, rows, ends, ends))
+        lengths += [rows, ends, ends]
+        if _HEADER.size + sum(lengths) != len(body):
+            return None
+        parts = _cut(body, _HEADER.size, lengths)
         sizes = array("q", [UNKNOWN]) * rows
         columns = cls(parts[0], _unpacked("I", parts[4]), bytearray(parts[3]), sizes)
         columns.hashes, columns.hash_ends = parts[1], _unpacked("I", parts[5])

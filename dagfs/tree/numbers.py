@@ -7,9 +7,9 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dagfs.errors import Unsupported
 from dagfs.model import Entry, Kind, Versioning
@@ -28,6 +28,8 @@ gives none of its numbers again, so that what the kernel remembers is refused an
 BOOK_BITS = 24
 """Numbers of a book that shares a mount with others: each counts in a range of its own, so that a node id tells its
 commit."""
+PAGES_MAX = 1 << 20
+"""Of a book: sixty million directories."""
 
 KEPT = 65_536
 """Paths, and early children, held in memory; what falls out is read again from the store."""
@@ -162,7 +164,8 @@ class NumberBook:
     def _stored_start(self) -> tuple[int, int] | None:
         """Give the count of pages and the origin; None for a book that is new, or lost."""
         words = (unseal("pages", self._values.get_value(self._page_name(-1))) or b"").split()
-        return (int(words[0]), int(words[1])) if len(words) == 2 else None
+        pages, origin = map(_whole, words) if len(words) == 2 else (0, 0)
+        return (pages, origin) if 0 < pages <= PAGES_MAX else None
 
     def _load(self, pages: int) -> None:
         for index in range(pages):
@@ -185,7 +188,7 @@ class NumberBook:
 
     def _stored_number(self, path: str) -> int | None:
         body = unseal("number", self._values.get_value(self._path_name(path)))
-        number = int(body) if body else 0
+        number = _whole(body or b"")
         record = self.record(number)  # the page is the truth: a number that it does not have is not given
         return number if record is not None and record.entry.path == path else None
 
@@ -205,5 +208,19 @@ def _write_page(records: list[Numbered]) -> bytes:
 
 def _read_page(sealed: bytes | None) -> list[Numbered]:
     body = unseal("numbers", sealed)
-    rows = json.loads(body) if body else []
-    return [Numbered(Entry(r[0], Kind(r[1]), Versioning(r[2]), r[3], r[4]), r[5]) for r in rows]
+    try:
+        return [_numbered(row) for row in json.loads(body)] if body else []
+    except (ValueError, TypeError, RecursionError):
+        return []
+
+
+def _numbered(row: Sequence[Any]) -> Numbered:
+    path, kind, versioning, digest, size, early = row
+    if not isinstance(path, str) or not isinstance(digest, str):
+        raise TypeError("a record of another format")
+    return Numbered(Entry(path, Kind(kind), Versioning(versioning), digest, size), early)
+
+
+def _whole(digits: bytes) -> int:
+    """Read a number; 0 for what is none, or could not be a node's."""
+    return int(digits) if digits.isdigit() and len(digits) < 20 else 0

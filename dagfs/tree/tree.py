@@ -17,15 +17,17 @@ from dagfs.errors import (
     ProtocolError,
     RemoteUnavailable,
     Stalled,
+    TooLarge,
 )
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of
-from dagfs.tree.builder import build, name_bytes, trusted_size
+from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, printable
+from dagfs.tree.builder import Giants, build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
 from dagfs.tree.listings import Listings, ended
 from dagfs.tree.numbers import BOOK_BITS, NumberBook, Recent, Values
+from dagfs.tree.refused import Refused
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 LIST_AT_LOOKUP = 2
 """The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
 When the listing fails, it is tried again at each doubling."""
+
+PATH_MAX = 4096
+"""Characters; bytes are what Linux counts, so this is at least as much."""
 
 _KEPT = 65_536  # absent paths, early places and lookup counts held in memory
 
@@ -79,6 +84,8 @@ class Tree:
         self._shelf = Shelf(values, name)
         self._listings = Listings(self._download, self._shelf, self._book, workers)
         self._walks = WalkAhead()
+        self._giants = Giants()
+        self.refused = Refused()
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
         self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes
@@ -252,6 +259,7 @@ class Tree:
         if name_bytes(text) is None:
             raise NotFound(f"no name of a file: {text[:80]!r}")
         path = f"{directory.path}/{text}" if directory.path else text
+        _hold_to_path_max(path)
         with self._lock:
             if self._absent.get(path):
                 raise NotFound(path)
@@ -315,9 +323,10 @@ class Tree:
         return listing
 
     def _download(self, directory: Entry, sized: bool) -> Columns:
+        _hold_to_path_max(directory.path)
         self._metrics.add("tree.listings_sized" if sized else "tree.listings")
         try:
-            columns = build(
+            columns = self._giants.build(
                 directory.path, self._source.list_directory(self.pinned.commit, directory.path, sized=sized)
             )
         except (NotFound, NotADirectory):
@@ -328,6 +337,13 @@ class Tree:
             raise ProtocolError(f"{directory.path}: the hub names this directory but has no listing of it") from None
         if columns.hidden:
             self._metrics.add("tree.hidden_names", columns.hidden)
+            names = printable(", ".join(columns.hidden_names[:3]))
+            log.warning(
+                "%s: %d names that no file system can show: %.200s",
+                printable(directory.path or "/"),
+                columns.hidden,
+                names,
+            )
         return columns
 
 
@@ -335,6 +351,12 @@ def _book(values: Values, name: str, ordinal: int) -> NumberBook:
     if not ordinal:
         return NumberBook(values, name)
     return NumberBook(values, name, new_origin=lambda: ordinal << BOOK_BITS, limit=1 << BOOK_BITS)
+
+
+def _hold_to_path_max(path: str) -> None:
+    """Raise TooLarge below what any program can name: a hub may list every directory in itself."""
+    if len(path) > PATH_MAX:
+        raise TooLarge(f"{path[:80]}... is nested deeper than a path can be long")
 
 
 def _directory(path: str) -> Entry:

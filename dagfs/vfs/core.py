@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.answers import then
-from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, Unsupported
+from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, UnsafeLink, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Kind, printable
@@ -17,6 +17,7 @@ from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
 from dagfs.tree.numbers import Recent
 from dagfs.tree.tree import Tree
+from dagfs.vfs import links
 from dagfs.vfs.marks import PREFIX, Marks
 from dagfs.vfs.missing import Missing
 from dagfs.vfs.seam import ROOT, Attributes, Directory, Figures
@@ -27,6 +28,8 @@ _OPENED_KEPT = 16_384
 """Files whose identity is kept from one read to the next; computing it again costs some microseconds."""
 
 _BLOCK_BYTES = 4096
+_BLOCKS_MAX = 1 << 50
+"""Of statfs: a hub may say of each of a million files that it has four exabytes, and the kernel counts in 64 bits."""
 
 
 class Watcher(Protocol):
@@ -93,7 +96,8 @@ class Vfs:
         def step(place: Place) -> Answer[bytes]:
             if place.kind is not Kind.SYMLINK:
                 raise Unsupported(f"{place.entry.path}: not a symbolic link")
-            return then(self._open(place), lambda opened: self._read(opened, 0, opened.content.size or 0))
+            target = then(self._open(place), lambda opened: self._read(opened, 0, _readable(opened.content.size)))
+            return then(target, lambda target: self._followed(place, target))
 
         return then(self._tree.place(node), step)
 
@@ -107,7 +111,7 @@ class Vfs:
 
     def statfs(self) -> Figures:
         files, size = self._tree.figures()
-        return Figures(_BLOCK_BYTES, -(-size // _BLOCK_BYTES), files)
+        return Figures(_BLOCK_BYTES, min(-(-size // _BLOCK_BYTES), _BLOCKS_MAX), files)
 
     def path(self, node: int) -> str:
         return printable(self._tree.path(node))
@@ -169,6 +173,15 @@ class Vfs:
             self._watcher.opened(place, content)
         return opened
 
+    def _followed(self, place: Place, target: bytes) -> bytes:
+        path = place.entry.path
+        try:
+            links.check(target, path.removeprefix(self._tree.pinned.root_path).strip("/").count("/"))
+        except UnsafeLink as error:
+            self._tree.refused.note(place.node, f"{path}: {error}")
+            raise UnsafeLink(f"{path}: {error}") from None
+        return target
+
     def _whole(self, place: Place) -> StoredFile | None:
         if place.kind is not Kind.FILE:
             return None
@@ -204,6 +217,11 @@ class Vfs:
         if place.kind is Kind.DIRECTORY:
             return self._tree.listed(place) is not None
         return self._cache.cached(self._tree.content(place))
+
+
+def _readable(size: int | None) -> int:
+    """Of a link's target is read as much as shows that it is too long."""
+    return min(size or 0, links.TARGET_MAX + 1)
 
 
 def _refuse(error: Exception) -> bytes:

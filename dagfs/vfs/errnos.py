@@ -24,6 +24,8 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.Stalled: errno.ETIMEDOUT,
     errors.Offline: errno.ENETUNREACH,  # "Network is unreachable": what a person reads is what it is
     errors.IntegrityError: errno.EIO,
+    errors.TooLarge: errno.EFBIG,
+    errors.UnsafeLink: errno.EPERM,
     errors.Unsupported: errno.EOPNOTSUPP,
 }
 """By exact type: an error that is not named here is unexpected, whatever it inherits from."""

@@ -24,7 +24,7 @@ PATIENCE = 4
 ROWS_PER_LOOKUP = 4096
 """Rows of a directory that cost as much to list with sizes as one lookup: a huge one is asked for later."""
 
-_POINTER_MAX = 1 << 20  # bytes of a .dvc file
+_POINTER_MAX = 64 << 10  # bytes of a .dvc file; hubs may have any file of that name
 _DIRECTORIES_KEPT = 4096
 _PENDING_KEPT = 256  # lookups remembered for a directory
 

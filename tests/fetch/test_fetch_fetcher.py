@@ -18,6 +18,7 @@ from dagfs.errors import (
     ProtocolError,
     RemoteUnavailable,
     Stalled,
+    TooLarge,
 )
 from dagfs.fetch import fetcher as fetcher_module
 from dagfs.fetch.assembly import Assembly
@@ -125,6 +126,19 @@ def test_a_large_file_whose_size_the_hub_tells_nowhere_is_measured(
     assert sink.size == len(LARGE)
     assert LARGE.startswith(sink.joined)
     assert len(sink.joined) == WHOLE_MAX
+
+
+def test_a_file_without_size_and_end_is_given_up_and_asked_for_no_more(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagfs.fetch.assembly.MEASURED_MAX", WHOLE_MAX + 100_000)
+    hub = hubs({"a": LARGE}, ranged=False, announce_length=False)
+    unsized = Entry("a", Kind.FILE, Versioning.DVC, "")
+    monkeypatch.setattr(hub.source, "describe", lambda commit, path, *, sized: unsized)
+    sink = hub.load(dvc(LARGE, "a", sized=False)).wait()
+    assert isinstance(sink.error, TooLarge)
+    assert not sink.pieces
+    assert len(hub.source.spans) == 2  # the first 8 MiB, and the try to measure it
 
 
 @pytest.mark.parametrize("ranged", [True, False])

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 import yaml
+from support.users import NOBODY, SOMEBODY
 
 from dagfs.errors import UsageError
 from dagfs.hub import auth
@@ -189,3 +190,58 @@ def test_a_token_is_never_shown(tmp_path, client_tokens):
 )
 def test_times_have_any_number_of_fraction_digits(text, seconds):
     assert moment(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+def huge(path):
+    path.write_bytes(b"a" * (auth.MAX_FILE_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkfifo, "not a regular file"),
+        (os.mkdir, "not a regular file"),
+        (huge, "more than"),
+        (lambda path: path.symlink_to(path), "links"),
+    ],
+)
+def test_what_is_no_file_of_a_token_is_refused_without_waiting(tmp_path, client_tokens, make, why):
+    make(tmp_path / "token")
+    if not (tmp_path / "token").is_symlink():
+        os.chmod(tmp_path / "token", 0o700)
+    with pytest.raises(UsageError, match=why):
+        found({}, client_tokens, option=str(tmp_path / "token"))
+    assert found({}, tmp_path / "token") is None
+
+
+def test_a_link_to_a_token_is_followed_as_kubernetes_makes_them(tmp_path, client_tokens):
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data/token").write_text("mounted-secret\n")
+    (tmp_path / "..data/token").chmod(0o400)
+    (tmp_path / "token").symlink_to("..data/token")
+    assert found({}, client_tokens, option=str(tmp_path / "token")) == "mounted-secret"
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o660, 0o666])
+def test_a_token_file_that_others_can_change_is_refused(tmp_path, client_tokens, mode):
+    with pytest.raises(UsageError, match="chmod 600"):
+        found({}, client_tokens, option=str(token_file(tmp_path, "s3cret", mode)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's place, which only root can")
+def test_a_token_file_of_another_user_is_refused_even_where_it_can_be_read(tmp_path, client_tokens, monkeypatch):
+    """As by an ACL. Who owns it can change it, whatever its mode; root's are given to containers."""
+    path = token_file(tmp_path, "s3cret")
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    assert found({}, client_tokens, option=str(path)) == "s3cret"  # root's
+    os.chown(path, NOBODY, NOBODY)
+    assert found({}, client_tokens, option=str(path)) == "s3cret"
+    os.chown(path, SOMEBODY, SOMEBODY)
+    with pytest.raises(UsageError, match="belongs to user 65533"):
+        found({}, client_tokens, option=str(path))
+
+
+def test_aliases_in_the_clients_file_do_not_multiply(client_tokens):
+    levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    save(client_tokens, f"a0: &a0 [{{access_token: x}}]\n{levels}version: *a8\n{HUB}: *a8\n")
+    assert found({}, client_tokens) is None

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagfs.errors import ProtocolError
+from dagfs.hub import plain_yaml
 from dagfs.hub.dvc import ManifestEntry, Out, parse_dvc_file, parse_lock, parse_manifest
 
 MD5 = "8586da76f372efa83d832a9d0e664817"
@@ -131,7 +132,6 @@ def test_a_lock_without_schema_has_its_stages_at_the_top():
         "!!python/object/apply:os.system [ls]",
         "? - ? - ? - x\n" + "? " * 9999,
         "a: &a [&b [*a], *b]\nouts: 3",
-        "x: 2020-99-99",
         "x: 1e99999999\nouts: 3",
         "outs: [{path: a, md5: '../../../x'}]",
     ],
@@ -140,6 +140,22 @@ def test_a_lock_without_schema_has_its_stages_at_the_top():
 def test_hostile_metadata_is_a_protocol_error(text):
     with pytest.raises(ProtocolError):
         parse_dvc_file(text, "")
+
+
+@pytest.mark.parametrize(
+    "value", ["2020-99-99", "1" + ":1" * 10_000, "9" * 10_000, "0x" + "f" * 10_000, "1e999", ".inf"]
+)
+def test_what_other_readers_take_for_dates_and_numbers_is_text(value):
+    text = f"meta: {value}\nouts: [{{path: a, md5: {MD5}, size: {value}}}]\n"
+    assert only(parse_dvc_file(text, "")).size is None
+
+
+def test_what_merges_bring_is_bounded():
+    """Each may merge what others have merged: nine levels of nine were a billion pairs before PyYAML 6.0.4."""
+    many = ", ".join(f"k{i}: 1" for i in range(plain_yaml.MAX_MERGED + 2))
+    with pytest.raises(ProtocolError, match="<<"):
+        parse_dvc_file(f"a: &a {{{many}}}\nb: {{<<: *a}}\n", "")
+    assert parse_dvc_file(f"a: {{{many}}}\nouts: []\n", "") == []
 
 
 def test_aliases_do_not_multiply():

@@ -115,7 +115,11 @@ def test_an_object_is_a_page_or_a_row():
 
 
 def test_a_size_may_be_written_as_a_float_and_an_impossible_one_is_none():
-    rows = [Row("a", size=3.0), Row("b", size=1 << 70), Row("c", size=0.0)]
-    found, dropped = listing.entries(rows, "", sized=True)
-    assert [entry.size for entry in found] == [3, None, 0]
-    assert dropped == 0
+    rows = [Row("a", size=3.0), Row("b", size=1 << 70), Row("c", size=0.0), Row("d", size=0.5)]
+    found = listing.entries(rows, "", sized=True)
+    assert [entry.size for entry in found] == [3, None, 0, None]
+
+
+def test_a_hash_that_is_a_novel_is_none():
+    rows = [Row("a", hash="x" * listing.MAX_HASH), Row("b", hash="x" * (listing.MAX_HASH + 1))]
+    assert [entry.hash for entry in listing.entries(rows, "", sized=False)] == ["x" * listing.MAX_HASH, ""]

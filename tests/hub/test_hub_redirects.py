@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+import pycurl
 import pytest
 from support.scripted_hub import Answer
 
 from dagfs.errors import AccessDenied, ProtocolError
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.exchange import Exchange, Lane, Request
+from dagfs.hub.handles import Handles
 from dagfs.hub.network import Network
 from dagfs.hub.redirects import Reach, next_hop, reach
 from dagfs.hub.transport import Transport
@@ -169,3 +171,44 @@ def test_a_redirect_through_a_proxy_is_judged_by_its_number(hub, elsewhere, sink
     assert isinstance(sink.error, ProtocolError)
     transport.close()
     assert len(elsewhere.asked) == 1
+
+
+@pytest.mark.parametrize("hub_is", list(Reach))
+def test_no_hub_may_lead_to_link_local_addresses_and_none_further_inside_than_it_is(hub, fetch, transport, hub_is):
+    """Where clouds hand out credentials, not even a hub on this machine may send us."""
+    fetch(hub.on("/f", Answer(body=b"x")))
+    transport._hub_reach = min(hub_is, Reach.LOOPBACK)
+    refused = {
+        "http://169.254.169.254/latest/meta-data/": Reach.NOWHERE,
+        "http://[fe80::a9fe:a9fe]/": Reach.NOWHERE,
+        "http://127.0.0.1:9/": Reach.LOOPBACK,
+        "http://[::1]:9/": Reach.LOOPBACK,
+        "http://10.255.255.1:9/": Reach.PRIVATE,
+    }
+    for location, place in refused.items():
+        if place > transport._hub_reach:
+            error = fetch(hub.on("/raw", to(location))).error
+            assert isinstance(error, ProtocolError), location
+            assert "network that it is not in" in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://127.0.0.1/", "gopher://127.0.0.1/", "dict://127.0.0.1/"]
+)
+def test_libcurl_itself_knows_no_scheme_but_http(hub, sink_type, url):
+    """Behind the check of each redirect: a URL that came past it would still go nowhere."""
+    exchange = Exchange(Request(url, Lane.RAW), sink_type(), None)
+    handle = Handles(Lane.RAW, Network.of({})).take(exchange, None)
+    with pytest.raises(pycurl.error) as caught:
+        handle.perform()
+    assert caught.value.args[0] == pycurl.E_UNSUPPORTED_PROTOCOL
+    assert handle.getinfo(pycurl.REDIRECT_COUNT) == 0
+
+
+def test_libcurl_follows_no_redirect_by_itself(hub, elsewhere, sink_type):
+    exchange = Exchange(Request(hub.on("/raw", to(elsewhere.on("/x", Answer()))), Lane.RAW), sink_type(), None)
+    handle = Handles(Lane.RAW, Network.of({})).take(exchange, "s3cret")
+    handle.setopt(pycurl.WRITEFUNCTION, lambda _: None)
+    handle.perform()
+    assert handle.getinfo(pycurl.RESPONSE_CODE) == 302
+    assert not elsewhere.asked

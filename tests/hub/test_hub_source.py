@@ -243,11 +243,10 @@ def test_a_directory_may_be_empty(hub, source, body):
     assert listed(source) == []
 
 
-def test_entries_of_other_directories_are_dropped_and_counted(hub, source, metrics):
+def test_entries_of_other_directories_are_left_to_the_tree_to_hide(hub, source):
     rows = [row("d"), row("d/a"), row("d/x/deep"), row("e"), row("dd/a"), row("d/b/", type="dir"), row("../x"), row("")]
     hub.on(f"{LISTING}d", page(rows))
-    assert paths(source, "d") == ["d/a", "d/b"]
-    assert metrics.snapshot()["hub.entries_dropped"] == 5
+    assert paths(source, "d") == ["d/a", "d/x/deep", "e", "dd/a", "d/b", "../x", ""]
 
 
 @pytest.mark.parametrize(

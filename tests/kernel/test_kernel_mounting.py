@@ -187,3 +187,18 @@ def test_a_user_who_may_not_use_the_device_is_told_so(device_for_users: None) ->
             pass
     finally:
         os.chmod(mounting.DEVICE, 0o666)
+
+
+def test_the_helper_that_mounts_is_not_given_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is set-user-id root, and everything that it starts would inherit its environment."""
+    helper = tmp_path / "fusermount3"
+    helper.write_text(f"#!/bin/sh\nenv >{tmp_path}/seen\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("DAGSHUB_USER_TOKEN", "DAGSHUB_TOKEN"):
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("LC_X", "kept")
+    mounting._fusermount("-u", "--", "/nowhere")
+    seen = (tmp_path / "seen").read_text()
+    assert "s3cret" not in seen
+    assert "LC_X=kept" in seen

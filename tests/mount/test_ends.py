@@ -228,6 +228,7 @@ def test_a_warm_up_ends_quietly_at_ctrl_c(sample, home, tmp_path):
         assert home.status()[0]["state"] == "serving"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at what the daemon has open")
 def test_the_process_that_holds_the_mount_has_nothing_of_the_cache_open(url, home, tmp_path):
     """It forks the workers, and a connection of SQLite that crosses a fork can damage its file."""
     with home.mounted(url, tmp_path / "m"):

@@ -222,6 +222,25 @@ class Bomb:
         return os.mkdir, (os.environ["BOMB"],)
 
 
+@pytest.mark.parametrize("base", ["index", "values"])
+def test_an_index_with_zeros_in_it_is_made_anew(opened: Opener, tmp_path: Path, base: str) -> None:
+    """What a power loss leaves: each page of the data base in turn. diskcache alone fails in its own words."""
+    data = noise(5000)
+    store = opened()
+    keep(store, dvc(data), data)
+    store.set_value("v", b"x" * 100)
+    store.close()
+    path = tmp_path / "cache" / base / "cache.db"
+    whole = path.read_bytes()
+    for start in range(0, len(whole), 1000):
+        path.write_bytes(whole[:start] + bytes(4096) + whole[start + 4096 :])
+        again = opened()
+        found = again.find(dvc(data))
+        assert found is None or found.read(0, 5000) == data
+        assert again.get_value("v") in (None, b"x" * 100)
+        again.close()
+
+
 @pytest.mark.parametrize("table", ["index", "values"])
 def test_a_planted_pickle_is_a_miss(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str

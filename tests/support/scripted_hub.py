@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,8 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 @dataclass
 class Answer:
     """`length`: False sends no Content-Length but closes. `cut`: bytes of the body before the connection ends.
-    `ranges`: honour Range. `gate`: an Event that the body (after `before_gate` bytes) waits for."""
+    `ranges`: honour Range. `gate`: an Event that the body (after `before_gate` bytes) waits for. `wire`: writes all of
+    the answer by itself, head included; what it yields is sent until the client has gone."""
 
     status: int = 200
     body: bytes = b""
@@ -29,6 +30,7 @@ class Answer:
     ranges: bool = False
     gate: threading.Event | None = None
     before_gate: int = 0
+    wire: Callable[[], Iterable[bytes]] | None = None
 
 
 @dataclass
@@ -96,7 +98,12 @@ class ScriptedHub:
         self.asked.append(Asked(handler.path, headers, handler.client_address))
         answers = self._answers.get(handler.path)
         answer = Answer(404, b"no such page") if not answers else answers.pop(0) if len(answers) > 1 else answers[0]
-        _send(handler, _ranged(answer, headers.get("range")))
+        if answer.wire is not None:
+            handler.close_connection = True
+            for piece in answer.wire():
+                handler.wfile.write(piece)
+        else:
+            _send(handler, _ranged(answer, headers.get("range")))
 
 
 def _ranged(answer: Answer, wanted: str | None) -> Answer:
