@@ -65,7 +65,7 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
 
 def main(message: int) -> NoReturn:
     """Take a post. Ends with status 1 when it was left by a version that cannot be followed."""
-    with os.fdopen(message, encoding="ascii") as file:
+    with os.fdopen(message, encoding="utf-8") as file:
         told = json.load(file)
     if told["format"] != FORMAT:
         sys.exit(f"format {told['format']} of a worker's post, not {FORMAT}: unmount, and mount again")

@@ -99,7 +99,7 @@ class Restarts:
 def oom_kills(statistics: str = "/proc/vmstat") -> int:
     """Count the kernel's kills for want of memory since the machine started; 0 where it does not tell (Linux 4.13)."""
     try:
-        with open(statistics, "rb") as rows:
-            return next((int(row.split()[1]) for row in rows if row.startswith(b"oom_kill ")), 0)
+        with open(statistics, encoding="utf-8") as rows:
+            return next((int(row.split()[1]) for row in rows if row.startswith("oom_kill ")), 0)
     except OSError:
         return 0
