@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from dagfs.errors import ContentChanged, IntegrityError, ProtocolError
+from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
@@ -27,7 +28,7 @@ class Mode(enum.Enum):
 class Assembly:
     """Takes the bodies of a load one after another. Used by one thread at a time."""
 
-    def __init__(self, content: Content, span: Span | None, sink: LoadSink) -> None:
+    def __init__(self, content: Content, span: Span | None, sink: LoadSink, blob_ids: BlobIds) -> None:
         self.position = span.start if span is not None else 0  # offset of the next byte that is wanted
         self._content = content
         self._sink = sink
@@ -42,6 +43,8 @@ class Assembly:
         self._validator: str | None = None
         self._skip = 0
         self._ranged = False
+        self._blob_ids = blob_ids
+        self._disbelieved: list[str] = []  # MD5s; outlives a restart
 
     def request(self) -> Span | None:
         """Give the span to ask for next; None is the whole file."""
@@ -204,5 +207,6 @@ class Assembly:
         pieces, self._pieces = self._pieces, []
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         proof = self._hash().proof(lambda: chunks(data))
+        self._blob_ids.judge(self._content, proof, self._disbelieved)
         self._announce(len(data))
         self._sink.whole(data, proof)

@@ -1,0 +1,46 @@
+"""What git's hashes are worth on one hub: blob ids, which prove, or something else, which proves nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from dagfs.errors import IntegrityError
+from dagfs.model import Content, Proof
+
+log = logging.getLogger(__name__)
+
+STRANGERS = 3
+"""Files that came twice alike and were not their hash's blob, after which a hub that never gave a blob id is believed
+to give none."""
+
+TRIES = 3
+"""Bodies that have to be alike to be believed against a hub that gives blob ids: of a file that it does not send as
+git has it, of LFS for example."""
+
+
+class BlobIds:
+    """Learns from each file of git; of one hub. Any thread: what is lost in a race is asked for once more."""
+
+    def __init__(self) -> None:
+        self._given = False  # a hash was its file's blob id
+        self._strangers = 0
+
+    def judge(self, content: Content, proof: Proof, before: list[str]) -> None:
+        """Believe the bytes of a whole file, or raise IntegrityError: ask again.
+
+        `before`: the MD5s of the bodies that this load was not believed; this one's is added.
+        """
+        claim = content.claim
+        if claim is None or claim.scheme != "git":
+            return
+        if claim in proof.proved:
+            self._given = True
+            return
+        if not self._given and self._strangers >= STRANGERS:
+            return
+        before.append(proof.md5)
+        if before.count(proof.md5) < (TRIES if self._given else TRIES - 1):
+            raise IntegrityError(f"{content.entry.path}: the bytes are not git's blob {claim.digest}")
+        self._strangers += 1
+        if self._given:
+            log.warning("%s: the hub sends other bytes than git has, each time the same", content.entry.path)
