@@ -63,7 +63,7 @@ class Assembly:
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
             self._pieces.clear()
-        if head.total is not None:
+        if head.total is not None and not self._is_hearsay(head):
             self._learn_size(head.total)
         if self._mode is Mode.STREAM and not self._delivered:
             self.position = min(self.position, head.start)
@@ -161,6 +161,12 @@ class Assembly:
     @property
     def _is_hashed(self) -> bool:
         return self._content.claim is not None and self._content.claim.scheme == "md5"
+
+    def _is_hearsay(self, head: BodyHead) -> bool:
+        """Tell whether the size would rest on a Content-Length alone, which is wrong where a proxy cut or changed the
+        body. What stat has shown cannot be taken back: a small file's bytes are waited for, of a large one the hub is
+        asked for the size."""
+        return self._size is None and self._mode is Mode.WHOLE and not head.ranged
 
     def _learn_size(self, total: int) -> None:
         if self._size is not None and total != self._size:

@@ -10,12 +10,12 @@ from dagfs.model import Content, Proof
 log = logging.getLogger(__name__)
 
 STRANGERS = 3
-"""Files that came twice alike and were not their hash's blob, after which a hub that never gave a blob id is believed
-to give none."""
+"""Files that were believed without being their hash's blob, after which a hub that never gave a blob id is taken to
+give none."""
 
 TRIES = 3
-"""Bodies that have to be alike to be believed against a hub that gives blob ids: of a file that it does not send as
-git has it, of LFS for example."""
+"""Bodies that have to be alike to be believed against a hash: of a hub that gives no blob ids, or of a file that it does
+not send as git has it, of LFS for example. As many as a load asks for."""
 
 
 class BlobIds:
@@ -39,7 +39,7 @@ class BlobIds:
         if not self._given and self._strangers >= STRANGERS:
             return
         before.append(proof.md5)
-        if before.count(proof.md5) < (TRIES if self._given else TRIES - 1):
+        if before.count(proof.md5) < TRIES:
             raise IntegrityError(f"{content.entry.path}: the bytes are not git's blob {claim.digest}")
         self._strangers += 1
         if self._given:

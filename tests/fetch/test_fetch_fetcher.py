@@ -448,3 +448,19 @@ def test_bytes_after_those_asked_for_are_an_error() -> None:
     assembly = Assembly(dvc(LARGE), Span(0, 1000), RecordingSink(), BlobIds())
     with pytest.raises(ProtocolError):
         body(assembly, LARGE[10:], 10)
+
+
+@pytest.mark.parametrize("error", [7, -7])
+def test_a_content_length_alone_is_no_size_to_show(error: int) -> None:
+    """A proxy may have cut or changed the body; what stat has shown cannot be taken back."""
+    sink = RecordingSink()
+    assembly = Assembly(git(SMALL, sized=False), None, sink, BlobIds())
+    assembly.head(BodyHead(0, len(SMALL) + error, False, None))
+    assert sink.size is None
+    assembly.data(SMALL[: len(SMALL) + min(error, 0)])
+    assert sink.size is None
+    assembly.restart()  # the transport noticed, or the hash did not fit
+    assembly.head(BodyHead(0, len(SMALL), False, None))
+    assembly.data(SMALL)
+    assembly.complete()
+    assert (sink.size, sink.data) == (len(SMALL), SMALL)
