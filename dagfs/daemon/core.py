@@ -73,7 +73,7 @@ class Core:
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
         self.source = connect(plan.repo, token, self.metrics, os.environ)
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics)
+        self.cache = Cache(self.store, self.fetcher, self.metrics, lambda key: self.vfs.disproved(key))
         self.workers = Workers()
         pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
         self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)

@@ -118,6 +118,7 @@ def _serve_kernel(plan: MountPlan, commit: Commit, token: Token, announcer: Anno
             backings = Backings(fd, table, takes_over=announcer.generation > 0) if through else None
             session = Session(fd, core.vfs, agreed, Owner(os.getuid(), os.getgid()), backings)
             core.observe("kernel", session.counts)
+            core.vfs.on_disproved = session.drop_pages
             ready()
             session.run()
         return 0

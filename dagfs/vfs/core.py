@@ -11,7 +11,7 @@ from dagfs.answers import then
 from dagfs.errors import IntegrityError, IsADirectory, NotFound, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Content, Kind, printable
+from dagfs.model import Answer, Content, ContentId, Kind, printable
 from dagfs.reader import Bytes, Reader
 from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
@@ -65,6 +65,7 @@ class Vfs:
         self._mtime = tree.pinned.commit.time
         self._lock = threading.Lock()
         self._opened: Recent[int, _Opened] = Recent(_OPENED_KEPT)
+        self.on_disproved: Callable[[int], None] = lambda node: None  # the adapter's, by node
 
     def lookup(self, parent: int, name: bytes) -> Answer[Attributes]:
         return then(self._tree.lookup(parent, name), self._attributes)
@@ -115,6 +116,13 @@ class Vfs:
         text, path = str(error) or type(error).__name__, self._tree.path(node)
         where = "" if path in text else f" of {path}"
         self._marks.failures.put(node, f"{operation}{where}: {text}")
+
+    def disproved(self, key: ContentId) -> None:
+        """Bytes of a file that were given already turned out wrong: whoever keeps them must forget them."""
+        with self._lock:
+            nodes = [node for node, opened in self._opened.items() if opened.content.key == key]
+        for node in nodes:
+            self.on_disproved(node)
 
     def _attributes(self, place: Place) -> Answer[Attributes]:
         known = self._known_attributes(place)
