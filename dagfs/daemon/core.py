@@ -23,7 +23,7 @@ from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
 from dagfs.metrics import Metrics
-from dagfs.model import Commit
+from dagfs.model import Commit, ContentId
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
@@ -73,7 +73,7 @@ class Core:
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
         self.source = connect(plan.repo, token, self.metrics, os.environ)
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics, lambda key: self.vfs.disproved(key))
+        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.workers = Workers()
         pinned = Pinned(plan.repo, commit, plan.subdir, plan.id)
         self.tree = Tree(self.source, pinned, self.store, self.workers, self.metrics)
@@ -91,6 +91,9 @@ class Core:
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
         prefetcher.enabled = enabled
         return prefetcher
+
+    def _disproved(self, key: ContentId) -> None:
+        self.vfs.disproved(key)  # built after the cache that tells it
 
     def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:
         """Add a room's own counters to the figures, as `room.NAME`."""

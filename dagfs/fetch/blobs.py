@@ -14,8 +14,8 @@ STRANGERS = 3
 give none."""
 
 TRIES = 3
-"""Bodies that have to be alike to be believed against a hash: of a hub that gives no blob ids, or of a file that it does
-not send as git has it, of LFS for example. As many as a load asks for."""
+"""Bodies that have to be alike to be believed against a hash: of a hub that gives no blob ids, or of a file that it
+does not send as git has it, of LFS for example. As many as a load asks for."""
 
 
 class BlobIds:
