@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test bench lint build clean
+.PHONY: help setup demo test stress bench lint build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,9 +19,12 @@ demo: setup ## serve a small repository, mount it, train on it, and print what i
 test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 leaves the mounts out)
 	@if [ -e /dev/fuse ]; then $(BIN)/python -m pytest; \
 	elif [ "$$DAGFS_TEST_WITHOUT_FUSE" = 1 ]; then echo "no /dev/fuse: the mount tests are left out"; \
-	  $(BIN)/python -m pytest -m "not mount"; \
+	  $(BIN)/python -m pytest -m "not mount and not stress"; \
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
+
+stress: setup ## run the long tests: every fault, long random sequences, killed processes (needs /dev/fuse)
+	@$(BIN)/python -m pytest -m stress --timeout 900
 
 bench: setup ## run the benchmarks, renew tables and charts (PARTS="cold fio": only these; SIZE=quick: just print)
 	@scripts/bench.sh --size "$(or $(SIZE),full)" $(PARTS)

@@ -360,7 +360,11 @@ class DiskStore:
         except OSError:
             pass
         self._fallback = self._fallback or tempfile.mkdtemp(prefix="dagfs-")
-        return opener(Path(self._fallback) / name)
+        elsewhere = Path(self._fallback) / name
+        if name == "index" and not os.access(path, os.W_OK):  # then nobody changes it, and a copy tells what is there
+            with contextlib.suppress(OSError):
+                shutil.copytree(path, elsewhere)
+        return opener(elsewhere)
 
 
 def _names(content: Content) -> Iterator[ContentId]:

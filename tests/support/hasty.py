@@ -9,7 +9,7 @@ import sys
 STALL, PATIENCE = float(sys.argv[1]), float(sys.argv[2])
 del sys.argv[1:3]
 
-import dagfs.daemon.core as core  # noqa: E402
+from dagfs.daemon import core  # noqa: E402
 from dagfs.fetch import fetcher  # noqa: E402
 from dagfs.hub.api import HubSource  # noqa: E402
 
