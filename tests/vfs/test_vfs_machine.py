@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from support.world import World
 
-from dagfs.errors import IsADirectory, NotADirectory, NotFound, RemoteError, RemoteUnavailable, Stalled
+from dagfs.errors import IsADirectory, NotADirectory, NotFound, RemoteUnavailable, Stalled
 from dagfs.fetch import fetcher as fetcher_module
 from dagfs.metrics import Metrics
 from dagfs.model import Kind, Versioning
@@ -32,6 +32,7 @@ trees = st.dictionaries(paths, sizes, min_size=1, max_size=12).map(
     lambda tree: {p: size for p, size in tree.items() if not any(other.startswith(p + "/") for other in tree)}
 )
 picks = st.integers(0, 9_999)
+places = st.integers(0, 70_000)
 
 
 def content(path: str, size: int) -> bytes:
@@ -49,7 +50,8 @@ class TreeMachine(RuleBasedStateMachine):
             {"/".join(path.split("/")[:n]) for path in self.files for n in range(path.count("/") + 1)}
         )
         self.paths = [*sorted(self.files), *self.directories]
-        self.nodes: dict[int, str] = {ROOT: ""}
+        self.nodes: dict[int, str] = {ROOT: ""}  # that the file system must know
+        self.told: dict[int, str] = {}
         self.inodes: dict[int, str] = {}
         self.faults = 0  # injected; each may fail an operation or two
         self.root = Path(tempfile.mkdtemp(prefix="dagfs-machine-"))
@@ -83,7 +85,7 @@ class TreeMachine(RuleBasedStateMachine):
     def list_from_somewhere(self, pick, start, count):
         self.attempt(lambda path: self.check_rows(path, start, count), self.pick(pick, self.directories))
 
-    @rule(pick=picks, offset=st.integers(0, 70_000), size=st.integers(0, 70_000))
+    @rule(pick=picks, offset=st.one_of(st.just(0), places), size=st.one_of(st.just(70_000), places))
     def read_a_span(self, pick, offset, size):
         self.attempt(lambda path: self.check_read(path, offset, size), self.pick(pick, sorted(self.files)))
 
@@ -117,6 +119,22 @@ class TreeMachine(RuleBasedStateMachine):
         self.world.source.fail(f"{call}:{self.pick(pick, self.paths)}", error, times, after=after)
         self.faults += 2 * times
 
+    @rule(pick=picks, read=st.booleans())
+    def come_to_a_path_through_a_fault(self, pick, read):
+        """In a new process, which knows nothing of it."""
+        self.world.values.clear()
+        self.nodes = {ROOT: ""}
+        self.restart(killed=True)
+        path = self.pick(pick, sorted(self.files))
+        for call in (f"describe:{path}", f"list:{path.rpartition('/')[0]}", f"open:{path}"):
+            self.world.source.fail(call, RemoteUnavailable("HTTP 503"))
+        self.faults += 6
+        for _ in range(2):
+            if read:
+                self.attempt(lambda path: self.check_read(path, 0, 100), path)
+            else:
+                self.attempt(lambda path: self.note(path, self.world.walk_to(path)), path)
+
     @invariant()
     def the_cache_is_within_its_limit(self):
         if hasattr(self, "store") and self.store.flush(20):
@@ -129,12 +147,13 @@ class TreeMachine(RuleBasedStateMachine):
         """Do something that may fail only where a fault was injected, and never as if a path were missing."""
         try:
             step(path)
-        except RemoteError:
+        except (RemoteUnavailable, Stalled):
             self.faults -= 1
             assert self.faults >= 0
 
     def note(self, path, found):
-        assert self.nodes.setdefault(found.node, path) == path
+        self.nodes[found.node] = path
+        assert self.told.setdefault(found.node, path) == path
         assert self.inodes.setdefault(found.inode, path) == path
         assert found.kind is (Kind.FILE if path in self.files else Kind.DIRECTORY)
         if path in self.files:
@@ -158,7 +177,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     def check_read(self, path, offset, size):
         node = self.world.walk_to(path).node
-        self.nodes.setdefault(node, path)
+        assert self.nodes.setdefault(node, path) == path
         found = self.world.wait(self.world.vfs.read(node, offset, size))
         assert found == self.files[path][offset : offset + size]
 
