@@ -52,6 +52,13 @@ def test_every_promise_names_a_test_that_exists():
     assert missing == []
 
 
+def test_every_test_that_a_table_of_faults_names_exists():
+    document = ROOT / "docs/reliability.md"
+    named = re.findall(r"`(test_\w+)`", document.read_text())
+    assert named
+    assert [name for name in named if name not in test_functions()] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_exists(document):
     shown = re.findall(r"(?:^|[\s=])dagfs ([a-z]+)([^\n]*)", code_of(document))
