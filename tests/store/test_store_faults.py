@@ -172,6 +172,31 @@ def test_an_index_that_fails_at_random_costs_no_read(
     assert built.read_in_threads(2, 40) == []
 
 
+def test_a_disk_that_hangs_while_it_writes_holds_up_no_reader_of_small_files(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read from memory, and what waits for the disk is bounded: guesses are held back."""
+    files = {f"f{n}": noise(100_000, n) for n in range(400)}
+    built = rooms(files)
+    layout, hangs = built.store._layout, threading.Event()
+    write = layout.write_temp
+
+    def slowly(data: bytes) -> str:
+        hangs.wait(60)
+        return write(data)
+
+    monkeypatch.setattr(layout, "write_temp", slowly)
+    try:
+        assert built.read_in_threads(4, 200) == []
+        assert built.store.info().files == 0
+        assert built.store.congested
+    finally:
+        hangs.set()
+    assert built.store.flush(30)
+    assert built.store.info().files > 300
+    assert built.read_in_threads(2, 50) == []
+
+
 def test_a_descriptor_that_became_stale_is_a_miss(rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache on NFS: the file was removed elsewhere."""
     built = rooms(FILES)
