@@ -41,7 +41,7 @@ def test_wrong_bytes_are_not_believed(known):
 
 def test_a_hub_that_gives_no_blob_ids_is_found_out_after_a_few_files():
     blob_ids = BlobIds()
-    asked = [bodies_until_believed(blob_ids, git(b"%d" % n, claim=OPAQUE), *[b"%d" % n] * 9) for n in range(9)]
+    asked = [bodies_until_believed(blob_ids, git(b"%d" % n, claim=f"{n:040}"), *[b"%d" % n] * 9) for n in range(9)]
     assert asked == [TRIES] * STRANGERS + [1] * (9 - STRANGERS)
 
 
@@ -55,3 +55,10 @@ def test_a_file_that_a_hub_with_blob_ids_sends_otherwise_each_time_alike_is_beli
 def test_a_file_without_a_hash_is_believed():
     content = git(RIGHT)._replace(claim=None)
     assert bodies_until_believed(BlobIds(), content, RIGHT) == 1
+
+
+def test_a_hub_that_gives_one_hash_to_different_files_is_found_out_at_the_second():
+    blob_ids = BlobIds()
+    files = [git(b"%d" % n, f"path {n}", claim=OPAQUE) for n in range(9)]
+    asked = [bodies_until_believed(blob_ids, content, *[b"%d" % n] * 9) for n, content in enumerate(files)]
+    assert asked == [TRIES] + [1] * 8
