@@ -11,18 +11,19 @@ import mmap
 import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.commands import Home, asked
 from support.contents import eventually
 from support.hubs import hub
-from support.kinds import READERS, differences, of
+from support.kinds import DIRECTORIES, READERS, differences, of
 from support.surveys import survey
 
 from dagfs.devhub.behaviour import Behaviour, Fault, Redirect
 
-UNDER_WAY = 0.5
+UNDER_WAY = 0.4
 """Seconds that requests may have been on their way when the hub first refused."""
 
 STALL, PATIENCE = 0.7, 20.0
@@ -190,9 +191,18 @@ def test_while_a_hub_wants_to_be_left_alone_no_body_is_asked_for(contents, tmp_p
         return None
 
     home = Home(tmp_path / "home")
-    with hub(contents.path, fault=hook) as url, home.mounted(url, tmp_path / "data") as data:
-        assert differences(contents, data) == []
-    assert refused.value
+    with (
+        hub(contents.path, fault=hook) as url,
+        home.mounted(url, tmp_path / "data") as data,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        os.listdir(data / "one/git")
+        crowd = pool.submit(survey, data, *DIRECTORIES["eight"], readers=8)
+        eventually(lambda: refused.value > 0)
+        time.sleep(2 * UNDER_WAY)  # who comes now has been refused nothing
+        late = survey(data, "one/git")
+        assert late.differences({path: data for path, data in of(contents, "one").items() if "/git/" in path}) == []
+        assert crowd.result().differences(of(contents, "eight")) == []
     assert intruders.value == 0
 
 

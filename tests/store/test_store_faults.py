@@ -260,29 +260,33 @@ def test_a_format_that_is_not_ours_is_refused_in_words(tmp_path: Path, text: byt
     assert (tmp_path / "cache/format").read_bytes() == text
 
 
+LONG = 5 * BLOCK + 77
+KEPT = FILES | {"large": noise(LONG, 98)}
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with small files, a large one with its checksums, and one that is incomplete."""
     root = tmp_path_factory.mktemp("kept") / "cache"
     store = DiskStore(root, 100 * MiB, Metrics())
-    for path, data in FILES.items():
+    for path, data in KEPT.items():
         if path != "large":
             store.put(dvc(data), data, proof(dvc(data), data))
     assert store.flush(20)
-    whole = store.partial(dvc(FILES["large"]), LARGE)
-    whole.write(0, FILES["large"])
+    whole = store.partial(dvc(KEPT["large"]), LONG)
+    whole.write(0, KEPT["large"])
     assert whole.publish()
     whole.close()
-    half = store.partial(dvc(HALF), LARGE)
+    half = store.partial(dvc(HALF), LONG)
     half.write(0, HALF[: 3 * BLOCK])
-    half.write(LARGE // BLOCK * BLOCK, HALF[LARGE // BLOCK * BLOCK :])
+    half.write(LONG // BLOCK * BLOCK, HALF[LONG // BLOCK * BLOCK :])
     half.close()
     store.close()
     return root
 
 
-HALF = noise(LARGE, 55)
-SPANS = [Span(0, 3 * BLOCK), Span(LARGE // BLOCK * BLOCK, LARGE)]
+HALF = noise(LONG, 55)
+SPANS = [Span(0, 3 * BLOCK), Span(LONG // BLOCK * BLOCK, LONG)]
 
 
 def flippable(root: Path) -> list[tuple[Path, list[Span]]]:
@@ -317,7 +321,7 @@ def test_verify_finds_any_flipped_bit(kept: Path, tmp_path: Path, data: st.DataO
     try:
         assert list(store.verify()) == [path.with_suffix("") if path.suffix == ".log" else path]
         assert list(store.verify()) == []
-        for name, truth in FILES.items():
+        for name, truth in KEPT.items():
             found = store.find(dvc(truth))
             assert found is not None or path.parent.parent.parent == root / "files", name
             assert found is None or found.read(0, len(truth)) == truth
@@ -341,12 +345,12 @@ def test_bits_flipped_behind_a_store_that_is_open_are_a_miss(kept: Path, tmp_pat
                 file.seek(rng.randrange(span.start, span.end))
                 byte = os.pread(file.fileno(), 1, file.tell())[0]
                 file.write(bytes([byte ^ 1 << rng.randrange(8)]))
-        for truth in FILES.values():
+        for truth in KEPT.values():
             found = store.find(dvc(truth))
             if found is not None and truth:
                 with pytest.raises(OSError, match="damaged"):
                     found.read(0, len(truth))
-        half = store.partial(dvc(HALF), LARGE)
+        half = store.partial(dvc(HALF), LONG)
         for span in SPANS:
             assert half.read(span.start, span.size) in (None, HALF[span.start : span.end])
         half.close()
