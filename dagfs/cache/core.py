@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -37,7 +38,15 @@ class Cache:
     """Thread-safe and never blocks on the network. `_lock` comes before the locks of the flights; store and loader are
     called outside of it."""
 
-    def __init__(self, store: Store, loader: Loader, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        loader: Loader,
+        metrics: Metrics,
+        disproved: Callable[[ContentId], None] = lambda key: None,
+    ) -> None:
+        """`disproved` is told when bytes of a large file were given that turned out wrong."""
+        self._disproved = disproved
         self._store = store
         self._loader = loader
         self._metrics = metrics
@@ -168,6 +177,8 @@ class Cache:
                 self._broken[flight.content.key] = None
             while len(self._broken) > BROKEN_MAX:
                 self._broken.popitem(last=False)
+        if not right:
+            self._disproved(flight.content.key)
 
     def unpublished(self, flight: BlocksFlight) -> None:
         with self._lock:

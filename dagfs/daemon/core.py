@@ -17,7 +17,7 @@ from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
 from dagfs.metrics import Metrics
-from dagfs.model import Commit
+from dagfs.model import Commit, ContentId
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
@@ -58,12 +58,13 @@ class Core:
             OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
         )
         self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics)
+        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.workers = Workers()
         self.ledger = Ledger(ledger_path(plan.places, plan.id))
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
+        self.drop_pages: Callable[[int], None] = lambda _node: None  # the adapter's
         self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
 
     @property
@@ -113,6 +114,12 @@ class Core:
         prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
         prefetcher.enabled = self._plan.prefetch and not self._plan.offline
         return prefetcher
+
+    def _disproved(self, key: ContentId) -> None:
+        """Bytes of a file that were given already turned out wrong: whoever keeps them must forget them."""
+        at_hand = self.generations.at_hand() if self.generations is not None else [self.rooms]
+        for node in [node for rooms in at_hand for node in rooms.vfs.nodes_of(key)]:
+            self.drop_pages(node)
 
     def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:
         """Add a room's own counters to the figures, as `room.NAME`."""

@@ -51,6 +51,7 @@ class Service:
             owner = Owner(os.getuid(), os.getgid())
             session = Session(fd, core.fs, agreed, owner, Opening(backings, following))
             core.observe("kernel", session.counts)
+            core.drop_pages = session.drop_pages
             with follow(plan, core, following, openings, ready):
                 ready()
                 session.run()

@@ -69,6 +69,9 @@ class RequestInfo:
     number: int
 
 
+DRIP_SECONDS = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What goes wrong with one answer; offsets count the bytes of its body.
@@ -77,6 +80,9 @@ class Fault:
     `cut_after` closes the connection in mid-body, `reset_after` resets it, `stall_after` sends nothing more for
     `stall_seconds` (until the client leaves or the hub stops, when None) and then goes on. `flip` inverts one byte.
     `length_error` is added to the announced length, `start_error` to the first byte that Content-Range names.
+    `drip`: so many bytes come singly, DRIP_SECONDS apart, before the rest. `gzip` compresses an answer that is no span.
+    `truncate` leaves so many bytes out at the end, without a word. `misplaced` sends the file's first bytes instead of
+    those of the span.
     """
 
     delay: float = 0.0
@@ -89,6 +95,10 @@ class Fault:
     flip: int | None = None
     length_error: int = 0
     start_error: int = 0
+    drip: int = 0
+    gzip: bool = False
+    truncate: int = 0
+    misplaced: bool = False
 
 
 FaultHook = Callable[[RequestInfo], "Fault | None"]

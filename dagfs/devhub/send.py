@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dagfs.devhub.behaviour import Behaviour, Fault, Gzip
+from dagfs.devhub.behaviour import DRIP_SECONDS, Behaviour, Fault, Gzip
 from dagfs.devhub.link import Link
 from dagfs.devhub.objects import Stored
 from dagfs.devhub.record import Record, Requests
@@ -49,7 +49,8 @@ class Sender:
             self._channel.stopping.wait(fault.delay)
         if fault.status is not None:
             response = _failed(fault)
-        plan = self._plan(request, response)
+        plan = self._plan(request, response, fault)
+        _displace(response, fault)
         headers = self._headers(response, plan, fault)
         silent = request.method == "HEAD" or response.status == 304
         size = 0 if silent else response.end - response.start
@@ -74,10 +75,10 @@ class Sender:
             raise Disconnected from error
         return reusable and not fault.length_error
 
-    def _plan(self, request: Request, response: Response) -> _Plan:
+    def _plan(self, request: Request, response: Response, fault: Fault) -> _Plan:
         wanted = self._behaviour.gzip
         accepted = "gzip" in request.headers.get("accept-encoding", "")
-        compress = wanted is Gzip.ALWAYS or (wanted is Gzip.ACCEPTED and accepted)
+        compress = fault.gzip or wanted is Gzip.ALWAYS or (wanted is Gzip.ACCEPTED and accepted)
         compress = compress and response.status == 200 and response.end > 0
         unannounced = compress or (not self._behaviour.length and response.status in (200, 206))
         return _Plan(compress, unannounced and request.chunks_understood, unannounced and not request.chunks_understood)
@@ -137,6 +138,8 @@ class Sender:
 
     def _act(self, fault: Fault, sent: int) -> None:
         """Do what the fault wants once `sent` bytes of the body are out."""
+        if sent <= fault.drip:
+            self._channel.stopping.wait(DRIP_SECONDS)
         if sent == fault.stall_after:
             self._stall(fault.stall_seconds)
         if sent == fault.reset_after:
@@ -175,6 +178,13 @@ def _failed(fault: Fault) -> Response:
     return refusal(HttpError(status, REASONS.get(status, "Failed"), **headers))
 
 
+def _displace(response: Response, fault: Fault) -> None:
+    """Change which bytes are sent, after the head has been made: it tells nothing of it."""
+    if fault.misplaced and response.status == 206:
+        response.start, response.end = 0, response.end - response.start
+    response.end = max(response.start, response.end - fault.truncate)
+
+
 def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     packer = zlib.compressobj(1, wbits=31)
     for piece in pieces:
@@ -199,7 +209,7 @@ def _flipped(pieces: Iterator[bytes], offset: int | None) -> Iterator[bytes]:
 
 def _stops(fault: Fault) -> list[int]:
     wanted = (fault.stall_after, fault.reset_after, fault.cut_after)
-    return sorted({offset for offset in wanted if offset is not None})
+    return sorted({*range(1, fault.drip + 1), *(offset for offset in wanted if offset is not None)})
 
 
 def _cut_at(pieces: Iterator[bytes], quantum: int, stops: list[int]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from dagfs.errors import ContentChanged, IntegrityError, ProtocolError, TooLarge
+from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
@@ -30,7 +31,7 @@ class Mode(enum.Enum):
 class Assembly:
     """Takes the bodies of a load one after another. Used by one thread at a time."""
 
-    def __init__(self, content: Content, span: Span | None, sink: LoadSink) -> None:
+    def __init__(self, content: Content, span: Span | None, sink: LoadSink, blob_ids: BlobIds) -> None:
         self.position = span.start if span is not None else 0  # offset of the next byte that is wanted
         self._content = content
         self._sink = sink
@@ -45,6 +46,8 @@ class Assembly:
         self._validator: str | None = None
         self._skip = 0
         self._ranged = False
+        self._blob_ids = blob_ids
+        self._disbelieved: list[str] = []  # MD5s; outlives a restart
 
     def request(self) -> Span | None:
         """Give the span to ask for next; None is the whole file."""
@@ -63,7 +66,7 @@ class Assembly:
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
             self._pieces.clear()
-        if head.total is not None:
+        if head.total is not None and not self._is_hearsay(head):
             self._learn_size(head.total)
         if self._mode is Mode.STREAM and not self._delivered:
             self.position = min(self.position, head.start)
@@ -164,6 +167,12 @@ class Assembly:
     def _is_hashed(self) -> bool:
         return self._content.claim is not None and self._content.claim.scheme == "md5"
 
+    def _is_hearsay(self, head: BodyHead) -> bool:
+        """Tell whether the size would rest on a Content-Length alone, which is wrong where a proxy cut or changed the
+        body. What stat has shown cannot be taken back: a small file's bytes are waited for, of a large one the hub is
+        asked for the size."""
+        return self._size is None and self._mode is Mode.WHOLE and not head.ranged
+
     def _learn_size(self, total: int) -> None:
         if self._size is not None and total != self._size:
             raise IntegrityError(f"{self._path}: the hub sends {total} bytes, not {self._size}")
@@ -209,5 +218,6 @@ class Assembly:
         pieces, self._pieces = self._pieces, []
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         proof = self._hash().proof(lambda: chunks(data))
+        self._blob_ids.judge(self._content, proof, self._disbelieved)
         self._announce(len(data))
         self._sink.whole(data, proof)

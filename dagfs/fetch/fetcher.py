@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dagfs.errors import AccessDenied, DagfsError, IntegrityError, ProtocolError, RemoteError, RemoteUnavailable
 from dagfs.fetch.assembly import SizeNeeded
+from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.job import Attempt, Job, State
 from dagfs.fetch.queue import Queue
 from dagfs.fetch.seam import LoadSink
@@ -60,6 +61,7 @@ class Fetcher:
         self._commit = commit
         self._metrics = metrics
         self._congested = congested
+        self._blob_ids = BlobIds()
         self._timer = Timer()
         self._describer = ThreadPoolExecutor(2, thread_name_prefix="fetch-size")
         self._lock = threading.Lock()  # guards everything below, and each job's state, urgency and cancelled
@@ -71,7 +73,7 @@ class Fetcher:
 
     def load(self, content: Content, span: Span | None, urgency: Urgency, sink: LoadSink) -> Handle:
         """Bring the bytes of `span`; None is a small file whole, or the size and the beginning of a large one."""
-        job = Job(content, span, urgency, sink)
+        job = Job(content, span, urgency, sink, self._blob_ids)
         with self._lock:
             closed = self._closed
             if not closed:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from dagfs.errors import DagfsError, ProtocolError, RemoteError
 from dagfs.fetch.assembly import Assembly, SizeNeeded
+from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.source import BodyHead, Transfer
 from dagfs.model import Content, Span, Urgency
@@ -30,11 +31,13 @@ class Job:
     """One load. `state`, `urgency` and `cancelled` are guarded by the fetcher's lock; the rest belongs to whoever runs
     the body, one thread at a time."""
 
-    def __init__(self, content: Content, span: Span | None, urgency: Urgency, sink: LoadSink) -> None:
+    def __init__(
+        self, content: Content, span: Span | None, urgency: Urgency, sink: LoadSink, blob_ids: BlobIds
+    ) -> None:
         self.content = content
         self.urgency = urgency
         self.sink = sink
-        self.assembly = Assembly(content, span, sink)
+        self.assembly = Assembly(content, span, sink, blob_ids)
         self.weight = 0 if span is not None else min(content.size or UNKNOWN_WEIGHT, WHOLE_MAX)
         self.state = State.QUEUED
         self.cancelled = False

@@ -33,5 +33,11 @@ def forget_attributes(fd: int, node: int) -> None:
     _send(fd, INVAL_INODE, _INVAL_INODE_OUT.pack(node, _NO_PAGES, 0))
 
 
+def drop_pages(fd: int, node: int) -> None:
+    """Have the kernel forget a file's bytes. Waits for pages that are being read: never call it in a thread that a
+    read may wait for. Raises OSError, ENOENT where the kernel does not know the node."""
+    _send(fd, INVAL_INODE, _INVAL_INODE_OUT.pack(node, 0, 0))
+
+
 def _send(fd: int, what: int, body: bytes = b"") -> None:
     os.write(fd, OUT_HEADER.pack(OUT_HEADER.size + len(body), what, 0) + body)

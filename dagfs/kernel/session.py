@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from dagfs.kernel.backing import OPENED, Backings
 from dagfs.kernel.dirents import Streams
 from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated
+from dagfs.kernel.notify import drop_pages
 from dagfs.kernel.protocol import (
     BODY,
     BUFFER_SIZE,
@@ -118,6 +120,17 @@ class Session:
             if not message:  # never from the device: its holder has put another in its place
                 return
             self._serve(message)
+
+    def drop_pages(self, node: int) -> None:
+        """Have the kernel forget a file's bytes; in a thread of its own, since pages that are read are waited for."""
+        threading.Thread(target=self._drop_pages, args=(node,), name="drop-pages", daemon=True).start()
+
+    def _drop_pages(self, node: int) -> None:
+        try:
+            drop_pages(self._fd, node)
+        except OSError as error:
+            if error.errno not in UNWANTED:
+                log.warning("pages of node %d stay in the kernel: %s", node, error)
 
     def counts(self) -> dict[str, int]:
         """Give how many requests of each operation the kernel has sent."""

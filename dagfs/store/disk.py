@@ -24,6 +24,7 @@ from dagfs.store.index import INDEX_ERRORS, TEXT_SCHEME, Index
 from dagfs.store.layout import Layout, Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.partials import Partials
 from dagfs.store.room import Room, Shelf
+from dagfs.store.scrub import drop_checksums, drop_damaged_partials, hashes
 from dagfs.store.seam import PartialFile, StoredFile
 from dagfs.store.values import Values
 from dagfs.store.writer import Writer
@@ -144,20 +145,26 @@ class DiskStore:
         return Info(held, self._room.limit, total.files if total else 0, self._partials.count(), hits)
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> Iterator[Path]:
-        """Hash every whole file, remove those that are damaged and give their paths; `progress` gets bytes read."""
+        """Compare all that is stored with its hashes, remove what is damaged and give its paths; `progress` gets the
+        bytes of whole files read."""
         self.flush()
         for md5, size in self._layout.stored():
             path = self._layout.file(md5)
             try:
-                damaged = _md5_of(path) != md5
+                found, checksums = hashes(path)
+                doubtful = drop_checksums(self._layout, md5, checksums) if found == md5 else None
             except FileNotFoundError:
                 continue
             except OSError:
-                damaged = True
+                found, doubtful = "", None
             progress(size)
-            if damaged:
+            if found != md5:
                 self._remove(md5)
                 yield Path(path)
+            elif doubtful is not None:
+                yield Path(doubtful)
+        self._partials.release_unused()
+        yield from map(Path, drop_damaged_partials(self._layout))
 
     def clear(self) -> int:
         """Remove all files and values but what is in use here; give the bytes freed."""
@@ -353,7 +360,11 @@ class DiskStore:
         except OSError:
             pass
         self._fallback = self._fallback or tempfile.mkdtemp(prefix="dagfs-")
-        return opener(Path(self._fallback) / name)
+        elsewhere = Path(self._fallback) / name
+        if name == "index" and not os.access(path, os.W_OK):  # then nobody changes it, and a copy tells what is there
+            with contextlib.suppress(OSError):
+                shutil.copytree(path, elsewhere)
+        return opener(elsewhere)
 
 
 def _names(content: Content) -> Iterator[ContentId]:

@@ -93,8 +93,11 @@ class Handle:
         self.kept = False
 
     def changed(self) -> bool:
-        """Say whether somebody has written into the file since it was opened."""
-        return stamp(self.fd) != self.seen
+        """Say whether somebody has written into the file since it was opened, or it cannot be read any more."""
+        try:
+            return stamp(self.fd) != self.seen
+        except OSError:  # ESTALE: it was removed elsewhere, on a network's disk
+            return True
 
 
 class DiskFile:

@@ -105,7 +105,7 @@ class Layout:
     def _check_format(self) -> None:
         path = self.root / "format"
         try:
-            found = path.read_bytes().decode("utf-8", "replace")
+            found = path.read_bytes()[:20].decode(errors="replace")
         except FileNotFoundError:
             names = os.listdir(self.root)
             if "format" in names:  # another process has made it just now
@@ -121,7 +121,7 @@ class Layout:
             return
         if found.strip() != FORMAT:
             raise CacheRefused(
-                f"{self.root} was written by another version of dagfs (format {found.strip()[:20]!r}, not {FORMAT!r});"
+                f"{self.root} was written by another version of dagfs (format {found.strip()!r}, not {FORMAT!r});"
                 " remove it or choose another --cache-dir"
             )
 

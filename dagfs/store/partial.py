@@ -17,7 +17,7 @@ from dagfs.proofs import CHUNK, Prover
 from dagfs.store.handles import BLOCK, Checker
 from dagfs.store.layout import unlink_quietly
 
-_RECORD = struct.Struct("<II")
+RECORD = struct.Struct("<II")
 """Of the log: number of the block, CRC-32 of its bytes. A torn or wrong record costs its block, nothing else."""
 
 _COPIES = 8
@@ -63,6 +63,10 @@ class _Edges:
         elif fresh:
             self._edges[block] = (end + len(fresh), crc)
         return end, fresh, crc if complete else None
+
+    def forget(self, block: int) -> None:
+        """What has come of a block is lost: it must come from its beginning."""
+        self._edges.pop(block, None)
 
     def clear(self) -> None:
         self._edges.clear()
@@ -180,8 +184,8 @@ class DiskBlocks:
         """Believe the log of an earlier run; each block is checked at its first use."""
         if os.fstat(self._fd).st_size != self.size:
             self._reset()
-        log = os.pread(self._log, _RECORD.size * (self._count + 1) * 2, 0)
-        for block, crc in _RECORD.iter_unpack(log[: len(log) - len(log) % _RECORD.size]):
+        log = os.pread(self._log, RECORD.size * (self._count + 1) * 2, 0)
+        for block, crc in RECORD.iter_unpack(log[: len(log) - len(log) % RECORD.size]):
             if block < self._count:
                 self._there[block] = 1
                 self._checksums[block] = crc
@@ -193,11 +197,17 @@ class DiskBlocks:
 
     def _write(self, block: int, start: int, piece: bytes) -> None:
         at, fresh, crc = self._edges.join(block, start, piece)
-        if fresh and os.pwrite(self._fd, fresh, at) != len(fresh):
+        try:
+            taken = os.pwrite(self._fd, fresh, at) if fresh else 0
+        except OSError:
+            self._edges.forget(block)  # else who brings the rest would make a block with a hole
+            raise
+        if taken != len(fresh):
+            self._edges.forget(block)
             raise OSError("the disk took a part of a block only")
         if crc is not None:
             self._checksums[block] = crc
-            os.write(self._log, _RECORD.pack(block, crc))
+            os.write(self._log, RECORD.pack(block, crc))
             self._there[block] = 1
             self._checker.trust(block)
             self._left -= 1

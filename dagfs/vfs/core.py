@@ -11,7 +11,7 @@ from dagfs.answers import then
 from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, UnsafeLink, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Content, Kind, printable
+from dagfs.model import Answer, Content, ContentId, Kind, printable
 from dagfs.reader import Bytes, Reader
 from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
@@ -123,6 +123,11 @@ class Vfs:
         text, path = str(error) or type(error).__name__, self._tree.path(node)
         where = "" if path in text else f" of {path}"
         self._marks.failures.put(node, f"{operation}{where}: {text}")
+
+    def nodes_of(self, key: ContentId) -> list[int]:
+        """Give the nodes by which a content was read lately."""
+        with self._lock:
+            return [node for node, opened in self._opened.items() if opened.content.key == key]
 
     def _attributes(self, place: Place) -> Answer[Attributes]:
         known = self._known_attributes(place)

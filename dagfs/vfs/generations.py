@@ -145,11 +145,14 @@ class Generations(Generic[G]):
         with self._lock:
             return self._ordinal << ORDINAL_SHIFT | ROOT
 
+    def at_hand(self) -> list[G]:
+        """Give the rooms in memory."""
+        with self._lock:
+            return list(self._live.values())
+
     def close(self) -> None:
         """Close the rooms of every commit."""
-        with self._lock:
-            live = list(self._live.values())
-        for one in live:
+        for one in self.at_hand():
             one.close()
 
     def lookup(self, parent: int, name: bytes) -> Answer[Attributes]:

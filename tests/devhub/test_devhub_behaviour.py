@@ -7,6 +7,7 @@ import http.client
 import itertools
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import requests
 from support.repos import Truth
 
-from dagfs.devhub.behaviour import Behaviour, Fault, Gzip, LastToken, Redirect, RequestInfo
+from dagfs.devhub.behaviour import DRIP_SECONDS, Behaviour, Fault, Gzip, LastToken, Redirect, RequestInfo
 from dagfs.devhub.serve import Hub
 
 KINDS = ("README.md", "large.bin", "images/039.jpg", "empty", "empty.dat", "labels.tsv")
@@ -336,3 +337,21 @@ def test_a_fault_knows_what_it_answers(sample: Truth) -> None:
         RequestInfo("GET", "raw", "images/001.jpg", None, 1),
         RequestInfo("GET", "raw", "nothing/there", None, 0),
     ]
+
+
+def test_bytes_may_drip_be_packed_left_out_or_come_from_elsewhere(sample: Truth) -> None:
+    data = sample.files["labels.tsv"]
+    with Hub(sample.path) as hub:
+        hub.fault = fail_once(Fault(drip=4))
+        started = time.monotonic()
+        assert fetch(hub, "labels.tsv")[1] == data
+        assert time.monotonic() - started >= 4 * DRIP_SECONDS
+        hub.fault = lambda _request: Fault(gzip=True)
+        response, body = fetch(hub, "labels.tsv")
+        assert (response.headers["Content-Encoding"], zlib.decompress(body, 31)) == ("gzip", data)
+        hub.fault = lambda _request: Fault(truncate=7)
+        assert fetch(hub, "labels.tsv")[1] == data[:-7]
+        hub.fault = lambda _request: Fault(misplaced=True)
+        response, body = fetch(hub, "labels.tsv", Range="bytes=10-19")
+        assert response.headers["Content-Range"] == f"bytes 10-19/{len(data)}"
+        assert body == data[:10]

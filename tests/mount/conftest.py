@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Home
+from support.kinds import every_kind_of_content
 from support.repos import Truth, sample_repository
 
 DRIVERS = ("kernel", "libfuse")
@@ -15,6 +16,11 @@ DRIVERS = ("kernel", "libfuse")
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Truth:
     return sample_repository(tmp_path_factory.mktemp("sample") / "repo")
+
+
+@pytest.fixture(scope="session")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return every_kind_of_content(tmp_path_factory.mktemp("contents") / "repo")
 
 
 @pytest.fixture

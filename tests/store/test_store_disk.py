@@ -775,15 +775,15 @@ def test_blocks_of_another_size_leave_no_descriptor_open(opened: Opener) -> None
 def test_two_processes_may_make_one_cache_at_the_same_time(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_text, first = Path.read_text, [True]
+    read_bytes, first = Path.read_bytes, [True]
 
-    def late(path: Path, *arguments: object) -> str:
+    def late(path: Path) -> bytes:
         if path.name == "format" and first and first.pop():
             opened()  # the other process, whole, between this one's two looks
             raise FileNotFoundError
-        return read_text(path, *arguments)  # type: ignore[arg-type]
+        return read_bytes(path)
 
-    monkeypatch.setattr(Path, "read_text", late)
+    monkeypatch.setattr(Path, "read_bytes", late)
     keep(opened(), dvc(b"x"), b"x")
 
 

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 COMMAND_SECONDS = 60
+HASTY = str(Path(__file__).with_name("hasty.py"))
 DETACH = ("umount", "-l") if os.geteuid() == 0 else ("fusermount3", "-u", "-z")
 """Takes a mount off the tree, without dagfs."""
 
 
 @dataclass
 class Home:
-    """One user's environment: cache, state and runtime directories under `root`."""
+    """One user's environment: cache, state and runtime directories under `root`. `deadlines`: how long the daemon waits
+    for a byte, and for progress, in seconds, where the usual 30 and 120 are too long for a test."""
 
     root: Path
     extra: dict[str, str] = field(default_factory=dict)
+    deadlines: tuple[float, float] | None = None
 
     def environment(self) -> dict[str, str]:
         places = {
@@ -42,8 +45,9 @@ class Home:
         self, *words: str | Path, check: bool = True, timeout: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[str]:
         """Run `dagfs WORDS`; the test fails with what it printed when `check` and its status is not 0."""
+        program = ["-m", "dagfs"] if self.deadlines is None else [HASTY, *map(str, self.deadlines)]
         done = subprocess.run(
-            [sys.executable, "-m", "dagfs", *map(str, words)],
+            [sys.executable, *program, *map(str, words)],
             env=self.environment(),
             capture_output=True,
             text=True,

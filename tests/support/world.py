@@ -22,6 +22,7 @@ from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
 from dagfs.store.memory import MemoryStore
+from dagfs.store.seam import Store
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
@@ -123,12 +124,14 @@ class World:
         values: Values | None = None,
         prefetch: bool = False,
         real_cache: bool = False,
+        store: Store | None = None,
     ) -> None:
+        """`store`: what the real cache keeps its bytes in, instead of memory; the caller closes it."""
         self.source = source or MemorySource(files or {}, versioning=versioning)
         self.values = Values() if values is None else values
         self.root_path = root_path
         self.prefetch = prefetch
-        self.store = MemoryStore() if real_cache else None
+        self.store = store or (MemoryStore() if real_cache else None)
         self._start()
 
     def _start(self) -> None:

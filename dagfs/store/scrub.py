@@ -1,0 +1,80 @@
+"""Compare what lies on the disk with its hashes: whole files, the checksums of large ones, the blocks of incomplete."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import zlib
+from array import array
+from collections.abc import Iterator
+
+from dagfs.store.handles import BLOCK
+from dagfs.store.layout import Layout, unlink_quietly
+from dagfs.store.partial import RECORD
+
+
+def hashes(path: str) -> tuple[str, array[int]]:
+    """Give the MD5 of a file in hex, and the CRC-32 of each of its blocks. Raises OSError."""
+    found, checksums = hashlib.md5(usedforsecurity=False), array("I")
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+            checksums.append(zlib.crc32(block))
+    return found.hexdigest(), checksums
+
+
+def drop_checksums(layout: Layout, md5: str, right: array[int]) -> str | None:
+    """Remove the stored checksums of a file when they are not `right`; give their path then. Raises OSError."""
+    path = layout.checksum(md5)
+    try:
+        with open(path, "rb") as file:
+            same = file.read() == right.tobytes()
+    except FileNotFoundError:
+        return None
+    if same:
+        return None
+    unlink_quietly(path)
+    return path
+
+
+def drop_damaged_partials(layout: Layout) -> Iterator[str]:
+    """Remove the incomplete files with a damaged block or log, and give their paths. Those in use are left alone: their
+    blocks are checked at their first use."""
+    for name in sorted(os.listdir(layout.partial)):
+        path = f"{layout.partial}/{name}"
+        if not name.endswith(".log") and _is_damaged(path):
+            yield path
+
+
+def _is_damaged(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _agrees(fd, path + ".log"):
+            return False
+        unlink_quietly(path)
+        unlink_quietly(path + ".log")
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _agrees(fd: int, log: str) -> bool:
+    """Tell whether each block that the log names is there as it was written; a record that was cut off is none."""
+    try:
+        with open(log, "rb") as file:
+            records = file.read()
+    except FileNotFoundError:
+        return True
+    size = os.fstat(fd).st_size
+    blocks = RECORD.iter_unpack(records[: len(records) // RECORD.size * RECORD.size])
+    return all(
+        block * BLOCK < size and zlib.crc32(os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == crc
+        for block, crc in blocks
+    )
