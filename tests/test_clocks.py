@@ -10,8 +10,11 @@ DAGFS = Path(__file__).parents[1] / "dagfs"
 WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.datetime.now"}
 
 ALLOWED = {
+    "cli/status.py": "says in how many seconds the branch is asked again",
+    "daemon/commits.py": "tells users since when a commit is shown",
+    "daemon/following.py": "tells users when the branch was asked, and will be",
     "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
-    "hub/reply.py": "Retry-After may be a date; the wait that comes of it is bounded",
+    "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
     "store/disk.py": "compared with the times of files, which are wall times",
     "store/layout.py": "names this run of the machine, where the kernel does not",
 }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import socket
 import time
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 from support.proxy import Proxy
@@ -294,23 +292,3 @@ def test_a_date_to_come_back_at_is_held_against_the_hubs_own_clock(monkeypatch):
         assert reply.retry_after(then, date) == 30
         lines = [b"HTTP/1.1 503 x\r\n", f"Date: {date}\r\n".encode(), f"Retry-After: {then}\r\n".encode()]
         assert reply.parse(lines).retry_after == 30
-
-
-WALL_CLOCK = {
-    "daemon/mounting.py",  # when a token of the client's file expires
-    "hub/reply.py",  # a date of a hub that does not say what time it has
-    "store/disk.py",  # held against a file's mtime
-    "store/layout.py",  # tells boots of the machine apart where the kernel does not
-}
-
-
-def test_nothing_waits_by_the_wall_clock():
-    root = Path(rest.__file__).parents[1]
-    found = set()
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            by_time = isinstance(node, ast.Attribute) and node.attr in {"time", "time_ns", "now", "utcnow", "today"}
-            if by_time and isinstance(node.value, ast.Name) and node.value.id in {"time", "datetime", "date"}:
-                found.add(path.relative_to(root).as_posix())
-    inside = {name for name in found if not name.startswith(("devhub/", "demo/"))}
-    assert inside == WALL_CLOCK
