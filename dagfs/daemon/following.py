@@ -157,7 +157,7 @@ class Follower:
         try:
             self._look()
         except DagfsError as error:
-            if told.error != str(error):  # said once, not at every try
+            if told.error != str(error) and not self._stopping.is_set():  # said once, not at every try
                 log.warning("the branch is not followed for now: %s", error)
             told.error = str(error)
             return error
