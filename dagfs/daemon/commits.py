@@ -63,7 +63,7 @@ class CommitTable:
     def shown(self) -> Commit:
         """The current commit."""
         commit = self.commit(self.current())
-        assert commit is not None  # noqa: S101 -- the first is there from the beginning
+        assert commit is not None  # noqa: S101 -- the first is there from the beginning  # nosec B101
         return commit
 
     def _number(self, at: int) -> int:

@@ -71,7 +71,7 @@ class Core:
     def rooms(self) -> Rooms:
         """The rooms of the commit that the mount shows."""
         rooms = self._only if self.generations is None else self.generations.current
-        assert rooms is not None  # noqa: S101 -- one of the two is there
+        assert rooms is not None  # noqa: S101 -- one of the two is there  # nosec B101
         return rooms
 
     @property

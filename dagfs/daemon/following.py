@@ -208,7 +208,7 @@ class Follower:
         if error is not None:
             pause = max(pause, min(LONGEST_PAUSE, pause * 2 ** min(self._told.failures, 20)))
             pause = max(pause, _asked_for(error))
-        return pause * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 -- jitter
+        return pause * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 -- jitter  # nosec B311
 
 
 def _asked_for(error: BaseException | None) -> float:

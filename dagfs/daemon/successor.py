@@ -58,7 +58,7 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
         if not foreground:
             os.dup2(post.stacks, 2)  # why it cannot even start: the supervisor logs it
         os.chdir("/")  # `-m` looks for modules there first
-        os.execv(sys.executable, [sys.executable, "-m", __name__, str(message)])  # noqa: S606 -- our own interpreter
+        os.execv(sys.executable, [sys.executable, "-m", __name__, str(message)])  # noqa: S606 -- our own interpreter  # nosec B606
 
     return renew
 

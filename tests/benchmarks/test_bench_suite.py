@@ -15,7 +15,13 @@ SUITE = Path(__file__).parents[2] / "benchmarks/suite.py"
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SUITE), *words]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command,
+        env=os.environ | {"DAGFS_BENCH_KEEP_CACHES": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
 
 
 @pytest.mark.mount

@@ -131,6 +131,7 @@ def test_wrong_bytes_that_come_once_are_fetched_again(sample, home, tmp_path):
 
 
 def test_a_lost_hub_is_never_enoent(sample, home, tmp_path):
+    home.deadlines = (2.0, 4.0)
     with hub(sample.path) as url:
         context = home.mounted(url, tmp_path / "data", "--no-prefetch")
         data = context.__enter__()
