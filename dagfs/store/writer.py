@@ -7,12 +7,15 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from dagfs.model import ContentId
 from dagfs.store.backlog import Backlog, Waiting
 from dagfs.store.index import INDEX_ERRORS, FileRow, good_mark
 from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.room import Room, Shelf
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,14 @@ class Writer:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             with contextlib.suppress(OSError):
                 self._layout.damaged_mark.touch()
+
+    def guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        """Ask the index; when it fails, what it would have said is unknown."""
+        try:
+            return work()
+        except INDEX_ERRORS as error:
+            self.complain(error)
+            return otherwise
 
     def _run(self) -> None:
         while (work := self._backlog.take()) is not None:

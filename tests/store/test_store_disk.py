@@ -22,7 +22,7 @@ from support.contents import claimed, dvc, eventually, git, noise, proof
 from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
 from dagfs.model import Content, Span
-from dagfs.store import disk as disk_module
+from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
 
@@ -71,7 +71,7 @@ def rewrite(path: Path, data: bytes) -> None:
 
 
 def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_module, "boot_id", lambda: "another boot")
+    monkeypatch.setattr("dagfs.store.lookup.boot_id", lambda: "another boot")
     monkeypatch.setattr("dagfs.store.writer.boot_id", lambda: "another boot")
 
 
@@ -180,8 +180,8 @@ def test_a_file_is_verified_once_after_a_boot(opened: Opener, monkeypatch: pytes
     store.close()
     another_boot(monkeypatch)
     hashed: list[str] = []
-    md5_of = disk_module._md5_of
-    monkeypatch.setattr(disk_module, "_md5_of", lambda path: hashed.append(path) or md5_of(path))
+    md5_of = lookup_module.md5_of
+    monkeypatch.setattr(lookup_module, "md5_of", lambda path: hashed.append(path) or md5_of(path))
     for _ in range(2):
         again = opened()
         assert read(again, dvc(data)) == data
@@ -608,7 +608,7 @@ def test_wrong_blocks_are_not_published_and_forgotten(opened: Opener) -> None:
 
 
 def test_a_large_file_is_checked_block_by_block_after_a_boot(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_module, "INLINE_MAX", BLOCK)
+    monkeypatch.setattr(lookup_module, "INLINE_MAX", BLOCK)
     data = noise(LARGE)
     store = opened()
     partial = store.partial(dvc(data), LARGE)
@@ -632,7 +632,7 @@ def test_a_large_file_is_checked_block_by_block_after_a_boot(opened: Opener, mon
 def test_a_large_file_without_checksums_is_verified_in_the_background(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_module, "INLINE_MAX", 1000)
+    monkeypatch.setattr(lookup_module, "INLINE_MAX", 1000)
     store, data = opened(), noise(50_000)
     path_of(store, data).parent.mkdir()
     path_of(store, data).write_bytes(data)  # as DVC puts it there
@@ -644,7 +644,7 @@ def test_a_large_file_without_checksums_is_verified_in_the_background(
 def test_a_file_that_was_counted_while_it_was_written_is_not_damage(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, inline_max: int
 ) -> None:
-    monkeypatch.setattr(disk_module, "INLINE_MAX", inline_max)
+    monkeypatch.setattr(lookup_module, "INLINE_MAX", inline_max)
     data, half_written = noise(50_000), noise(50_000)[:10_000]
     before = opened()
     path_of(before, data).parent.mkdir()
@@ -881,7 +881,7 @@ def test_damage_is_found_also_in_a_file_that_was_known_to_be_good(opened: Opener
 def test_a_file_that_somebody_wrote_into_is_damage_though_its_size_is_right(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, inline_max: int, reader: str
 ) -> None:
-    monkeypatch.setattr(disk_module, "INLINE_MAX", inline_max)
+    monkeypatch.setattr(lookup_module, "INLINE_MAX", inline_max)
     store, data = opened(), noise(1000)
     keep(store, dvc(data), data)
     assert read(store, dvc(data)) == data

@@ -131,7 +131,7 @@ class FlakyOs:
 
 ON_READ = dict.fromkeys(("open", "pread", "stat", "fstat", "scandir", "listdir", "statvfs"), errno.EIO)
 ON_WRITE = dict.fromkeys(("write", "pwrite", "rename", "ftruncate", "makedirs", "fchmod", "unlink"), errno.ENOSPC)
-MODULES = ("layout", "handles", "partial", "partials", "room", "disk")
+MODULES = ("layout", "handles", "partial", "partials", "room", "disk", "lookup")
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])

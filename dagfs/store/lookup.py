@@ -1,0 +1,213 @@
+"""Finds whole files by the names that their content has, and says which may be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from array import array
+from collections.abc import Iterator
+
+from dagfs.model import Content, ContentId
+from dagfs.proofs import CHUNK
+from dagfs.store.backlog import Backlog
+from dagfs.store.handles import BLOCK, Checker, DiskFile, Handle, MemoryFile
+from dagfs.store.index import TEXT_SCHEME
+from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
+from dagfs.store.room import Room, Shelf
+from dagfs.store.seam import StoredFile
+from dagfs.store.writer import Writer
+
+INLINE_MAX = 8 << 20
+"""Bytes of a file that is verified while its reader waits: 15 ms. Larger ones are checked block by block."""
+
+
+class Lookup:
+    """The files on a shelf and those on their way to it. Holds no lock; what it joins has leaf locks."""
+
+    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog, writer: Writer) -> None:
+        self._layout = shelf.layout
+        self._index = shelf.index
+        self._handles = shelf.handles
+        self._metrics = shelf.metrics
+        self._room = room
+        self._backlog = backlog
+        self._writer = writer
+        self._boot = boot_id()
+        self._born = time.time_ns()
+
+    def find(self, content: Content) -> StoredFile | None:
+        """Open the whole file, by the content's key or by its claim. Damage is None, never an error."""
+        for name in _names(content):
+            found = self._find(name, content.size)
+            if found is not None:
+                self._metrics.add("store.hits")
+                return found
+        return None
+
+    def has(self, content: Content) -> bool:
+        """Say whether a whole file seems to be there."""
+        return any(self._backlog.get(name) or self._path(name, content.size) for name in _names(content))
+
+    def path(self, content: Content) -> str | None:
+        """Give where the whole file lies, if it is there."""
+        return next(filter(None, (self._path(name, content.size) for name in _names(content))), None)
+
+    def size(self, content: Content) -> int | None:
+        """Give the size of the whole file in bytes, without opening it."""
+        for name in _names(content):
+            data = self._backlog.get(name)
+            size = len(data) if data is not None else self._size(name)
+            if size is not None:
+                return size
+        return None
+
+    def _find(self, name: ContentId, size: int | None) -> StoredFile | None:
+        arrivals = self._handles.arrivals
+        data = self._backlog.get(name)
+        if data is not None and size in (None, len(data)):
+            return MemoryFile(data)
+        handle = self._handles.get(name)
+        if handle is not None and handle.changed():
+            self._handles.release(handle)
+            self._handles.forget(handle.md5)
+            handle = None
+        if handle is None:
+            if self._handles.absent(name):
+                return None
+            handle = self._open_file(name, size)
+            if handle is None:
+                self._handles.note_absent(name, arrivals)
+                return None
+            self._handles.add(name, handle)
+        if size not in (None, handle.size):
+            self._handles.release(handle)
+            return None
+        self._room.touch(handle.md5, handle.size)
+        return DiskFile(handle, self._handles.release, self.remove)
+
+    def _path(self, name: ContentId, size: int | None) -> str | None:
+        """Give where a file of this name lies, if it is there."""
+        arrivals = self._handles.arrivals
+        if self._handles.absent(name):
+            return None
+        md5 = self._md5(name, size)
+        path = self._layout.file(md5) if md5 is not None else None
+        if path is not None and os.path.exists(path):
+            return path
+        self._handles.note_absent(name, arrivals)
+        return None
+
+    def _open_file(self, name: ContentId, size: int | None) -> Handle | None:
+        md5 = self._md5(name, size)
+        if md5 is None:
+            return None
+        try:
+            fd = os.open(self._layout.file(md5), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            seen = stamp(fd)
+            handle = Handle(fd, seen, md5, settled=seen.modified < self._born)
+            if self._handles.is_good(md5, seen):
+                return handle
+            if self._trust(handle):
+                if handle.checker is None:
+                    self._handles.note(name, md5, handle.seen)
+                return handle
+        except OSError:
+            pass
+        os.close(fd)
+        return None
+
+    def _md5(self, name: ContentId, size: int | None) -> str | None:
+        """Give what the bytes of this name are called on disk."""
+        if name.scheme == "md5":
+            return name.digest
+        known = self._handles.md5_of(name)
+        if known is not None:
+            return known
+        if name.scheme == TEXT_SCHEME and not self._writer.guarded(self._index.has_texts, False):
+            return None
+        return self._writer.guarded(lambda: self._index.alias(name, size), None)
+
+    def _trust(self, handle: Handle) -> bool:
+        """Say whether a file may be read now, after making sure where that takes no long."""
+        if self._writer.guarded(lambda: self._index.verified(handle.md5, handle.seen, self._boot), False):
+            return True
+        if handle.size > INLINE_MAX:
+            return self._trust_blocks(handle)
+        return self._verify(handle.md5, handle.seen)
+
+    def _trust_blocks(self, handle: Handle) -> bool:
+        checksums = array("I")
+        try:
+            with open(self._layout.checksum(handle.md5), "rb") as file:
+                checksums.frombytes(file.read())
+        except (OSError, ValueError):
+            pass
+        if len(checksums) == -(-handle.size // BLOCK):
+            handle.checker = Checker(checksums)
+            return True
+        self._backlog.chore(f"verify {handle.md5}", lambda: self._verify_later(handle.md5))
+        return False
+
+    def _verify_later(self, md5: str) -> None:
+        seen = stamp(self._layout.file(md5))
+        if not self._index.verified(md5, seen, self._boot):
+            self._verify(md5, seen)
+
+    def _verify(self, md5: str, seen: Stamp) -> bool:
+        """Hash a file; `seen` is from before, so that who writes into it meanwhile is noticed."""
+        if md5_of(self._layout.file(md5)) == md5:
+            self._writer.verified(md5, seen)
+            return True
+        self.remove(md5)
+        return False
+
+    def remove(self, md5: str) -> None:
+        """A damaged file is a miss."""
+        self._metrics.add("store.damaged")
+        self._handles.forget(md5)
+        if self._writer.guarded(lambda: self._room.remove(md5), None) is None:
+            with contextlib.suppress(OSError):
+                unlink_quietly(self._layout.file(md5))
+
+    def _size(self, name: ContentId) -> int | None:
+        arrivals = self._handles.arrivals
+        known = self._handles.size_of(name)
+        if known is not None:
+            return known
+        if self._handles.absent(name):
+            return None
+        if name.scheme != "md5":
+            size = self._writer.guarded(lambda: self._index.alias_size(name), None)
+            there = size is not None
+        else:
+            there = os.path.exists(self._layout.file(name.digest))  # 2 us, where a look into the index costs 40
+            row = self._writer.guarded(lambda: self._index.row(name.digest), None) if there else None
+            size = row.size if row is not None else None
+        if not there:
+            self._handles.note_absent(name, arrivals)
+        return size
+
+
+def _names(content: Content) -> Iterator[ContentId]:
+    """Give the ids that the bytes may be stored by, the surest first."""
+    yield content.key
+    claim = content.claim
+    if claim is None:
+        return
+    if claim != content.key:
+        yield claim
+    if claim.scheme == "md5":
+        yield ContentId(TEXT_SCHEME, claim.digest)
+
+
+def md5_of(path: str) -> str:
+    found = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
