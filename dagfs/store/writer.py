@@ -113,7 +113,8 @@ class Writer:
         if self._guard(lambda: self._store(files, temps, written)):
             self._complained = False
         for path in temps.values():
-            unlink_quietly(path)
+            with contextlib.suppress(OSError):  # what stays is removed at the next start
+                unlink_quietly(path)
         for file in files:
             if file.md5 in written:
                 for name in file.names:
