@@ -43,7 +43,7 @@ class Cache:
         store: Store,
         loader: Loader,
         metrics: Metrics,
-        disproved: Callable[[ContentId], None] = lambda key: None,
+        disproved: Callable[[Content], None] = lambda content: None,
     ) -> None:
         """`disproved` is told when bytes of a large file were given that turned out wrong."""
         self._disproved = disproved
@@ -178,7 +178,7 @@ class Cache:
             while len(self._broken) > BROKEN_MAX:
                 self._broken.popitem(last=False)
         if not right:
-            self._disproved(flight.content.key)
+            self._disproved(flight.content)
 
     def unpublished(self, flight: BlocksFlight) -> None:
         with self._lock:

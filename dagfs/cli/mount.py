@@ -31,7 +31,7 @@ from dagfs.model import RefKind, printable
 @click.option("--passthrough", is_flag=True, help="As root: large cached files at the disk's own speed, dearer opens.")
 @click.option(
     "--follow",
-    type=click.FloatRange(min=1),
+    type=click.IntRange(1, 7 * 86_400),
     metavar="SECONDS",
     help="Ask so often whether the branch has a new commit, and show it, all at once.",
 )
@@ -52,7 +52,7 @@ def mount(
     driver: str | None,
     no_prefetch: bool,
     passthrough: bool,
-    follow: float | None,
+    follow: int | None,
     hold_while_open: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.

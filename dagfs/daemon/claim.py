@@ -34,7 +34,8 @@ def claim(lock: Path, check: Callable[[], object]) -> Iterator[None]:
         check()
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its directory may have gone with the login
+            lock.unlink(missing_ok=True)
         os.close(held)
 
 

@@ -17,7 +17,7 @@ from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, ContentId
+from dagfs.model import Commit, Content
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
@@ -115,10 +115,10 @@ class Core:
         prefetcher.enabled = self._plan.prefetch and not self._plan.offline
         return prefetcher
 
-    def _disproved(self, key: ContentId) -> None:
+    def _disproved(self, content: Content) -> None:
         """Bytes of a file that were given already turned out wrong: whoever keeps them must forget them."""
         at_hand = self.generations.at_hand() if self.generations is not None else [self.rooms]
-        for node in [node for rooms in at_hand for node in rooms.vfs.nodes_of(key)]:
+        for node in [node for rooms in at_hand for node in rooms.vfs.nodes_of(content)]:
             self.drop_pages(node)
 
     def observe(self, room: str, counts: Callable[[], Mapping[str, int]]) -> None:

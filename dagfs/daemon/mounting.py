@@ -124,16 +124,28 @@ class Announcer:
         self._publish(self._state.changed(workers=(), state="failed", reason=reason))
         notify(f"STATUS=failed: {reason}")
 
+    def looked(self) -> None:
+        """Now and then: publish anew what could not be written, or whose directory has gone with the login."""
+        if self._registry.read(self._name) != self._state:
+            self._publish(self._state)
+
     def ended(self) -> None:
         notify("STOPPING=1")
-        if self._state.state == "failed":
-            self._registry.socket(self._name).unlink(missing_ok=True)
-        else:
-            self._registry.remove(self._name)
+        try:
+            if self._state.state == "failed":
+                self._registry.socket(self._name).unlink(missing_ok=True)
+            else:
+                self._registry.remove(self._name)
+        except OSError as error:
+            log.warning("the mount's state file stays behind: %s", error)
 
     def _publish(self, state: MountState) -> None:
+        """Tell who asks. A disk that is full, or a directory that is gone, must not end what programs read from."""
         self._state = state = state.changed(commit=self.shown.shown.sha)
-        self._registry.write(self._name, state)
+        try:
+            self._registry.write(self._name, state)
+        except OSError as error:
+            log.warning("`dagfs status` does not know that the mount is %s: %s", state.state, error)
 
 
 def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:

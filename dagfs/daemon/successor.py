@@ -32,6 +32,16 @@ FORMAT = 1
 the table of backings, another meaning of a field. Then a mount is renewed by mounting again."""
 
 
+BEGIN = f"""
+import ctypes, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl({interpreter.PR_SET_DUMPABLE}, ctypes.c_ulong(0), 0, 0, 0)
+import runpy
+runpy.run_module({__name__!r}, run_name="__main__")
+"""
+"""What the interpreter does first: a program that is begun can be traced, by its own user, until it says otherwise."""
+
+
 def renewal(service: Service, *, foreground: bool) -> Renew:
     """Give what makes a worker process one of the installed code."""
 
@@ -57,8 +67,8 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
             os.set_inheritable(fd, True)
         if not foreground:
             os.dup2(post.stacks, 2)  # why it cannot even start: the supervisor logs it
-        os.chdir("/")  # `-m` looks for modules there first
-        os.execv(sys.executable, [sys.executable, "-m", __name__, str(message)])  # noqa: S606 -- our own interpreter  # nosec B606
+        os.chdir("/")  # modules are looked for there first
+        os.execv(sys.executable, [sys.executable, "-c", BEGIN, str(message)])  # noqa: S606 -- our own interpreter  # nosec B606
 
     return renew
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dagfs.answers import wait
@@ -32,6 +32,9 @@ CHUNK_BYTES = 8 << 20
 """Bytes of a large file that one thread asks for at a time; they pass through memory."""
 
 STEP_SECONDS = 0.2
+KEPT_SECONDS = 5.0
+"""How long the end waits for what is on its way to the disk."""
+
 SILENCE_SECONDS = 300.0
 """The client gives up when the daemon says nothing for so long: longer than the deadline of any one fetch."""
 
@@ -109,10 +112,26 @@ class Warmer:
         contents = map(tree.content, _files(tree, places))
         pool = ThreadPoolExecutor(AT_ONCE, "warm")
         try:
-            yield from self._fetch_all(pool, contents, total, left)
+            done, failed = total, False
+            for done in self._fetch_all(pool, contents, total, left):
+                failed = failed or bool(done.failed)
+                yield done
+            if not failed:
+                yield replace(done, failed=self._not_kept(map(tree.content, _files(tree, places))))
         finally:
             left.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _not_kept(self, contents: Iterable[Content]) -> list[str]:
+        """Say in a line what was fetched and is not in the cache: it is too small, its disk is full, or wrong bytes of
+        a large file were found to be so."""
+        here, deadline = self._core.cache.here, time.monotonic() + KEPT_SECONDS
+        self._core.store.flush(KEPT_SECONDS)
+        lost = [content for content in contents if content.size != 0 and not here(content)]
+        while lost and time.monotonic() < deadline and not self._stopping.wait(STEP_SECONDS):
+            lost = [content for content in lost if not here(content)]  # a large one is hashed first
+        example = lost[0].entry.path if lost else ""
+        return [f"{len(lost):,} files are not kept in the cache, {example} for example"] if lost else []
 
     def _fetch_all(
         self, pool: ThreadPoolExecutor, contents: Iterator[Content], total: Step, left: threading.Event

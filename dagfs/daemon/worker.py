@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from dagfs import __version__
 from dagfs.daemon import interpreter
-from dagfs.daemon.control import ControlServer, Message
+from dagfs.daemon.control import ControlServer, Message, Operation
 from dagfs.daemon.core import Core, Followed
 from dagfs.daemon.following import Follower, Hold
 from dagfs.daemon.generation import Change
@@ -20,6 +22,8 @@ from dagfs.kernel.following import Following
 from dagfs.kernel.openings import Openings
 from dagfs.model import Commit, RefKind
 
+log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> Iterator[Core]:
@@ -29,13 +33,14 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Follow
     try:
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}
-        control = ControlServer(Registry(plan.places.runtime).socket(plan.id), operations)
+        control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
         interpreter.settle()
         try:
             yield core
         finally:
             warmer.stop()
-            control.close()
+            if control is not None:
+                control.close()
     finally:
         core.close()
 
@@ -70,6 +75,15 @@ def follow(
         yield
     finally:
         follower.stop()
+
+
+def _listen(path: Path, operations: dict[str, Operation]) -> ControlServer | None:
+    """Answer on a socket; without one, on a full disk for example, programs read all the same."""
+    try:
+        return ControlServer(path, operations)
+    except OSError as error:
+        log.warning("this worker answers neither `dagfs status` nor `dagfs warm`: %s", error)
+        return None
 
 
 def _status(core: Core) -> Iterable[Message]:

@@ -43,6 +43,9 @@ class Observer(Protocol):
     def failed(self, reason: str) -> None:
         """No other will be: programs get ENOTCONN."""
 
+    def looked(self) -> None:
+        """Nothing has happened for a period."""
+
 
 class Supervisor:
     """Runs workers on a mount until it ends. Construct and run it in a process with one thread.
@@ -132,6 +135,7 @@ class Supervisor:
             os.kill(self._worker, signal.SIGKILL)
         if now >= self._look_at:
             self._look_at = now + self._period
+            self._observer.looked()
             if self._worker and not self._stuck and self._watch.look():
                 self._end_stuck()
 

@@ -67,8 +67,9 @@ class Restarts:
         self.settled = False  # the last one that died had served for SETTLED
 
     def ready(self, now: float) -> None:
-        """A worker serves."""
-        self._served_since = now
+        """A worker serves; it says so again for each commit that it shows."""
+        if self._served_since is None:
+            self._served_since = now
 
     def died(self, ended: Ended, last_answer: float, now: float) -> str | None:
         """Count a death and give the reason to give up, None for another worker.

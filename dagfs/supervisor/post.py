@@ -56,9 +56,10 @@ def run_worker(post: Post, work: Work, libc: ctypes.CDLL, renew: Renew | None = 
     """Work until the mount ends. What this process had prepared for its own exit, as a supervisor, does not run."""
     status = 1
     try:
-        leash = _take(post, libc)
-        if renew is not None:
+        if renew is not None:  # signals wait until the other program listens to them
+            die_with(post.supervisor, libc)
             renew(post)
+        leash = _take(post, libc)
         status = work(post.fd, post.negotiated, lambda: os.kill(post.supervisor, READY))
         status = 128 + signal.SIGTERM if leash.pulled else status
     except Exception:

@@ -11,7 +11,7 @@ from dagfs.answers import then
 from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, UnsafeLink, Unsupported
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Content, ContentId, Kind, printable
+from dagfs.model import Answer, Content, Kind, printable
 from dagfs.reader import Bytes, Reader
 from dagfs.store.seam import StoredFile
 from dagfs.tree.listing import Listing, Place
@@ -124,10 +124,13 @@ class Vfs:
         where = "" if path in text else f" of {path}"
         self._marks.failures.put(node, f"{operation}{where}: {text}")
 
-    def nodes_of(self, key: ContentId) -> list[int]:
-        """Give the nodes by which a content was read lately."""
+    def nodes_of(self, content: Content) -> set[int]:
+        """Give the nodes by which a content was read lately, and that of its own path: a worker before this one may
+        have given its bytes."""
+        place = self._tree.known(content.entry.path)
         with self._lock:
-            return [node for node, opened in self._opened.items() if opened.content.key == key]
+            read = {node for node, opened in self._opened.items() if opened.content.key == content.key}
+        return read if place is None else read | {place.node}
 
     def _attributes(self, place: Place) -> Answer[Attributes]:
         known = self._known_attributes(place)

@@ -49,6 +49,9 @@ class Watching:
     def failed(self, reason: str) -> None:
         pass
 
+    def looked(self) -> None:
+        pass
+
 
 def waiting(marker: Path) -> MemoryFs:
     """Reads of "slow" stall in the first worker, and are answered by those after it."""

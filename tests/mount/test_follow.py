@@ -431,6 +431,8 @@ def at_rest(tmp_path_factory) -> Iterator[str]:
         (("--follow", "5", "--rev", "v1"), "needs a branch"),
         (("--follow", "0.2"), "--follow"),
         (("--follow", "often"), "--follow"),
+        (("--follow", "nan"), "--follow"),
+        (("--follow", "inf"), "--follow"),
         (("--follow", "5", "--driver", "libfuse"), "kernel driver"),
         (("--follow", "5", "--offline"), "asks nobody"),
         (("--hold-while-open",), "needs --follow"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -336,3 +338,42 @@ def test_a_worker_that_stops_answering_is_found_in_a_real_mount(sample, home, tm
         said = Path(report["log"]).read_text()
         assert "has not answered" in said
         assert "in _serve" in said or "in run" in said
+
+
+@pytest.mark.parametrize("gone", ["a file in its place", "full"])
+def test_a_runtime_directory_that_cannot_be_written_ends_no_mount(sample, home, tmp_path, gone):
+    """logind removes it at the last logout; `dagfs status` knows the mount again once it is back."""
+    runtime = home.root / "run/dagfs"
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        worker = home.status()[0]["workers"][0]
+        kept = runtime.rename(tmp_path / "kept")
+        with full_disk(runtime) if gone == "full" else planted_file(runtime):
+            os.kill(worker, signal.SIGKILL)
+            assert (data / "images/001.jpg").read_bytes() == sample.files["images/001.jpg"]
+            assert (data / "images/002.jpg").read_bytes() == sample.files["images/002.jpg"]
+        kept.rename(runtime)
+        assert until(lambda: home.status()[0]["generation"] == 2, 30)
+        assert (data / "images/003.jpg").read_bytes() == sample.files["images/003.jpg"]
+
+
+@contextlib.contextmanager
+def planted_file(path: Path) -> Iterator[None]:
+    path.touch()
+    yield
+    path.unlink()
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk that is full")
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "tmpfs", path], check=True)
+    try:
+        (path / "fill").write_bytes(bytes(8 << 10))
+        with contextlib.suppress(OSError):
+            (path / "more").write_bytes(bytes(64 << 10))
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+        path.rmdir()

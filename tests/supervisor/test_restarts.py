@@ -92,3 +92,11 @@ def test_a_kill_for_want_of_memory_is_not_from_outside_and_the_kernel_tells_of_i
     rows.write_text("nr_free_pages 7\noom_kill 3\nthp_fault_alloc 5\n")
     assert oom_kills(str(rows)) == 3
     assert oom_kills(str(tmp_path / "none")) == 0
+
+
+def test_a_worker_that_says_again_that_it_serves_has_served_since_the_first_time():
+    restarts = Restarts(0)
+    restarts.ready(0)
+    restarts.ready(SETTLED)  # it shows another commit
+    assert restarts.died(CRASHED, SETTLED + 1, SETTLED + 1) is None
+    assert restarts.settled

@@ -254,6 +254,9 @@ class Telling:
     def failed(self, reason: str) -> None:
         _send(self.control, {"failed": reason})
 
+    def looked(self) -> None:
+        pass
+
 
 def _work(
     plan: Plan,

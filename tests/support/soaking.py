@@ -269,9 +269,10 @@ def _start(program: str, *words: object) -> subprocess.Popen[str]:
 
 
 def _ended(program: subprocess.Popen[str]) -> str:
-    """End a program that reads for ever, and give what it said."""
-    program.terminate()
-    return program.communicate(timeout=30)[0]
+    """End a program that reads for ever, and give what it said. The kernel may keep one whose read is under way until
+    its answer has come, at the deadline."""
+    program.kill()
+    return program.communicate(timeout=180)[0]
 
 
 def _sum(programs: list[subprocess.Popen[str]]) -> dict[str, int]:
