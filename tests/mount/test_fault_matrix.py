@@ -10,6 +10,7 @@ import errno
 import mmap
 import multiprocessing
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -274,6 +275,24 @@ def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents
         eventually(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
         assert mapped[:] == right  # not before: what cannot be read is SIGBUS to who looks into a map
         mapped.close()
+
+
+def test_wrong_bytes_that_an_earlier_worker_gave_are_gone_as_well(contents, tmp_path):
+    path, home, ill = "one/dvc3/large.bin", Home(tmp_path / "home"), tmp_path / "ill"
+    right = contents.files[path]
+    ill.touch()
+
+    def flip(request):
+        return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and ill.exists() else None
+
+    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        os.listdir((data / path).parent)
+        with open(data / path, "rb", buffering=0) as file:
+            assert os.pread(file.fileno(), 4096, 0) != right[:4096]
+            os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
+            ill.unlink()
+            home.run("warm", data / path, check=False)
+            eventually(lambda: read_or_fail(data / path) == right)
 
 
 def read_or_fail(path: Path) -> bytes | None:

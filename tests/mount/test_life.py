@@ -223,3 +223,10 @@ def test_warm_fetches_what_it_is_told_and_shows_it(sample, home, tmp_path):
         for path in wanted:
             assert (data / path).read_bytes() == sample.files[path]
         assert asked(url)["raw_paths"] == {}
+
+
+def test_warm_says_what_the_cache_does_not_keep(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--cache-size", "20KB") as data:
+        done = home.run("warm", data / "images", check=False)
+        assert done.returncode == 1
+        assert "files are not kept in the cache" in done.stderr
