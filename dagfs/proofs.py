@@ -28,6 +28,11 @@ class Prover:
         if _claims(content, "git") and content.size is not None:
             self._blob = _blob_hash(content.size)
 
+    @property
+    def count(self) -> int:
+        """Give the bytes hashed so far."""
+        return self._count
+
     def update(self, chunk: bytes) -> None:
         self._md5.update(chunk)
         self._count += len(chunk)

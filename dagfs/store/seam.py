@@ -28,6 +28,10 @@ class PartialFile(Protocol):
 
     size: int
 
+    @property
+    def complete(self) -> bool:
+        """Say whether every block is there, and the file can be proved: what memory alone holds cannot."""
+
     def missing(self, span: Span) -> Sequence[Span]:
         """Give the parts of `span` that are not there yet, in order."""
 
@@ -35,6 +39,10 @@ class PartialFile(Protocol):
         """Give the bytes, None unless all of them are there and undamaged."""
 
     def write(self, offset: int, data: bytes) -> None: ...
+
+    def advance(self) -> bool:
+        """Hash the next bytes of the beginning that is there without a gap; False when there are none. At most 8 MiB at
+        a call; `advance` and `publish` are called by one thread at a time. Raises OSError."""
 
     def publish(self) -> bool:
         """If nothing is missing: verify, move to the whole files and return True. Raises IntegrityError, and forgets
