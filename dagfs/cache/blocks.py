@@ -91,6 +91,7 @@ class BlocksFlight:
         self._partial = partial
         self._owner = owner
         self._loader = loader
+        self._damaged = 0  # proofs that found a block damaged; of the prover's thread
         self._came = 0  # bytes since the prover was last called; of the transport's thread
         self._lock = threading.Lock()  # guards everything below
         self._hold = hold
@@ -279,9 +280,12 @@ class BlocksFlight:
                 self._owner.proved(self, right=True)
                 self._settle_proof(Hold.NONE, published=True)
             else:
+                self._damaged += 1
+                if self._damaged >= ROUNDS and self._partial.complete:
+                    raise OSError("its blocks cannot be kept")
                 self._settle_proof(hold, unproved if hold is Hold.ALL else None)
                 if self._partial.complete:
-                    self._prove()  # a block was damaged, and has come again meanwhile
+                    self._prove()  # the damaged block has come again meanwhile
         except IntegrityError as error:
             log.warning("%s", error)
             self._owner.proved(self, right=False)
@@ -318,10 +322,10 @@ class BlocksFlight:
             reader.later.set_exception(failure)
 
     def _not_published(self) -> None:
-        """The cache is closing; the blocks stay for the next run."""
+        """The cache is closing; the blocks stay for the next run. The flight is not ended: a read that finds it so
+        would begin it anew."""
         closing = RemoteUnavailable(f"{self.content.entry.path}: cannot be proved any more, the cache is closed")
         self._settle_proof(self._hold, closing if self._holds() else None)
-        self._owner.settle(self)
 
     def _clip(self, span: Span) -> Span:
         return Span(min(span.start, self.size), min(span.end, self.size))

@@ -313,8 +313,8 @@ def test_the_last_read_waits_for_the_proof_and_no_read_before_it_does(
 
 def test_a_file_without_an_md5_waits_for_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig({"a": LARGE}, manual=False)
-    go = threading.Event()
-    monkeypatch.setattr(MemoryPartial, "publish", lambda partial: not go.wait(20))
+    go, publish = threading.Event(), MemoryPartial.publish
+    monkeypatch.setattr(MemoryPartial, "publish", lambda partial: go.wait(20) and publish(partial))
     assert wait(rig.read(git(LARGE, "a")), 5) == LARGE
     assert rig.read(git(LARGE, "a"), 0, 10) == LARGE[:10]
     go.set()
