@@ -276,13 +276,10 @@ class BlocksFlight:
             if self._partial.advance():
                 self._owner.hash(self._publish, self._not_published)
                 return
-            if self._partial.publish():
+            if self._published_now():
                 self._owner.proved(self, right=True)
                 self._settle_proof(Hold.NONE, published=True)
             else:
-                self._damaged += 1
-                if self._damaged >= ROUNDS and self._partial.complete:
-                    raise OSError("its blocks cannot be kept")
                 self._settle_proof(hold, unproved if hold is Hold.ALL else None)
                 if self._partial.complete:
                     self._prove()  # the damaged block has come again meanwhile
@@ -301,6 +298,15 @@ class BlocksFlight:
         self._serve()
         self._replan()
         self._owner.settle(self)
+
+    def _published_now(self) -> bool:
+        """Publish; False when a block was damaged. Raises OSError when that goes on, and what `publish` raises."""
+        if self._partial.publish():
+            return True
+        self._damaged += 1
+        if self._damaged >= ROUNDS and self._partial.complete:
+            raise OSError("its blocks cannot be kept")
+        return False
 
     def _settle_proof(
         self,
