@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import threading
 from collections.abc import Callable
@@ -10,9 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from dagfs.cache.runs import Hold, Run, overlap, without
 from dagfs.errors import DagfsError, IntegrityError, ProtocolError, RemoteUnavailable
 from dagfs.fetch.seam import Load, Loader
-from dagfs.model import Content, Proof, Span, Urgency
+from dagfs.model import Content, Span, Urgency
 from dagfs.store.seam import PartialFile
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,6 @@ ROUNDS = 3
 
 ALONG = 1 << 20
 """Bytes that come before the prover is called to hash along: so many at most are left to it when the last has come."""
-
-
-class Hold(enum.Enum):
-    """Which reads wait for the proof of the whole file."""
-
-    NONE = enum.auto()  # it is proved, has no MD5, or cannot be proved here
-    LAST = enum.auto()  # those that find every block there: of a program that reads it all, the last one
-    ALL = enum.auto()  # its bytes were wrong before
 
 
 @dataclass(slots=True, eq=False)
@@ -53,30 +45,6 @@ class Owner(Protocol):
 
     def unpublished(self, flight: BlocksFlight) -> None:
         """The disk did not take the whole file; not to be tried again for each read."""
-
-
-class Run:
-    """A run of blocks under way; implements `LoadSink` for its load."""
-
-    def __init__(self, flight: BlocksFlight, span: Span, urgency: Urgency) -> None:
-        self.span = span
-        self.urgency = urgency
-        self.load: Load | None = None
-        self._flight = flight
-
-    def sized(self, size: int) -> None:
-        pass  # known before the run began
-
-    def whole(self, data: bytes, proof: Proof) -> None:
-        self._flight.arrived(0, data)
-
-    def piece(self, offset: int, data: bytes) -> None:
-        if not self.span.start <= offset < self.span.end:
-            self._flight.unasked(self)
-        self._flight.arrived(offset, data)
-
-    def finished(self, error: DagfsError | None) -> None:
-        self._flight.ended(self, error)
 
 
 class BlocksFlight:
@@ -353,7 +321,7 @@ class BlocksFlight:
         """Register runs for what is neither there nor coming, with the lock held."""
         runs = []
         for gap in self._partial.missing(span):
-            for part in _without(gap, [run.span for run in self._runs]):
+            for part in without(gap, [run.span for run in self._runs]):
                 runs.append(Run(self, part, urgency))
         self._runs += runs
         return runs
@@ -366,7 +334,7 @@ class BlocksFlight:
 
     def _promote(self, span: Span, urgency: Urgency) -> None:
         with self._lock:
-            late = [run for run in self._runs if run.urgency > urgency and _overlap(run.span, span)]
+            late = [run for run in self._runs if run.urgency > urgency and overlap(run.span, span)]
             for run in late:
                 run.urgency = urgency
         for run in late:
@@ -422,27 +390,12 @@ class BlocksFlight:
         """Say what a run's end means for a reader: its failure, or the runs that it still needs. With the lock held."""
         wanted = Span(0, self.size) if self._hold is Hold.ALL else reader.span
         coming = [other.span for other in self._runs]
-        left = [part for gap in self._partial.missing(wanted) for part in _without(gap, coming)]
+        left = [part for gap in self._partial.missing(wanted) for part in without(gap, coming)]
         if not left:
             return None, []
-        if error is not None and any(_overlap(gap, run.span) for gap in left):
+        if error is not None and any(overlap(gap, run.span) for gap in left):
             return error, []
         reader.rounds += 1
         if reader.rounds >= ROUNDS:
             return ProtocolError(f"{self.content.entry.path}: {left[0]} does not come"), []
         return None, self._plan(wanted, Urgency.READER)
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start < other.end and other.start < one.end
-
-
-def _without(span: Span, taken: list[Span]) -> list[Span]:
-    """Give the parts of `span` outside of those taken, in order."""
-    left = []
-    start = span.start
-    for other in sorted(taken, key=lambda other: other.start):
-        if other.start > start and other.start < span.end:
-            left.append(Span(start, other.start))
-        start = max(start, min(other.end, span.end)) if _overlap(other, span) else start
-    return [*left, Span(start, span.end)] if start < span.end else left

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dagfs.cache.blocks import BlocksFlight, Hold, Run
+from dagfs.cache.blocks import BlocksFlight
+from dagfs.cache.runs import Hold, Run
 from dagfs.cache.whole import WholeFlight
 from dagfs.errors import IntegrityError
 from dagfs.fetch.seam import WHOLE_MAX, Loader
