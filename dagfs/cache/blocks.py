@@ -296,8 +296,7 @@ class BlocksFlight:
             reader.later.set_exception(failure)
 
     def _not_published(self) -> None:
-        """The cache is closing; the blocks stay for the next run. The flight is not ended: a read that finds it so
-        would begin it anew."""
+        """The cache is closing; the blocks stay for the next run. Not settled: a read would begin the flight anew."""
         closing = RemoteUnavailable(f"{self.content.entry.path}: cannot be proved any more, the cache is closed")
         self._settle_proof(self._hold, closing if self._holds() else None)
 

@@ -321,14 +321,15 @@ def test_a_file_without_an_md5_waits_for_no_proof(monkeypatch: pytest.MonkeyPatc
     eventually(rig.idle)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "full"), None], ids=["the disk is full", "a block is damaged"])
-def test_a_file_that_cannot_be_proved_here_is_given(monkeypatch: pytest.MonkeyPatch, error: OSError | None) -> None:
+@pytest.mark.parametrize("why", ["the disk is full", "a block is damaged", "it is refused for ever"])
+def test_a_file_that_cannot_be_proved_here_is_given(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     rig = Rig({"a": LARGE}, manual=False)
 
     def publish(partial: MemoryPartial) -> bool:
-        if error is not None:
-            raise error
-        partial._blocks.pop(3, None)
+        if why == "the disk is full":
+            raise OSError(28, why)
+        if why == "a block is damaged":
+            partial._blocks.pop(3, None)
         return False
 
     monkeypatch.setattr(MemoryPartial, "publish", publish)
