@@ -672,6 +672,7 @@ def test_a_block_that_was_hashed_and_turns_out_damaged_is_hashed_anew_with_what_
     assert partial.publish()
     partial.close()
     assert read(store, dvc(data)) == data
+    assert path_of(store, data).exists()
 
 
 def test_blocks_of_an_earlier_run_are_hashed_from_the_disk_once_and_a_damaged_one_is_fetched_again(
