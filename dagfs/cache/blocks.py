@@ -135,7 +135,7 @@ class BlocksFlight:
             return  # of what is to come anew
         self._partial.write(offset, data)
         self._came += len(data)
-        if self._partial.complete:
+        if self._partial.completing:
             self._prove()
         elif self._came >= ALONG:
             self._came = 0
@@ -185,7 +185,7 @@ class BlocksFlight:
     def _read(self, span: Span, urgency: Urgency) -> Future[bytes] | bytes:
         data = self._partial.read(span.start, span.size) if self._hold is not Hold.ALL else None
         # The look comes after the read: a block that came in between may have been the last.
-        if data is not None and not self._holds():
+        if data is not None and not self._holds(span):
             return data
         reader = _Reader(span, Future())
         with self._lock:
@@ -202,9 +202,10 @@ class BlocksFlight:
         self._serve()
         return reader.later
 
-    def _holds(self) -> bool:
-        """Say whether what is there has to wait for the proof."""
-        return self._hold is Hold.ALL or (self._hold is Hold.LAST and self._partial.complete)
+    def _holds(self, span: Span) -> bool:
+        """Say whether a span that is there has to wait for the proof."""
+        last = self._partial.completing if self._hold is Hold.LAST else None
+        return self._hold is Hold.ALL or (last is not None and overlap(span, last))
 
     def _hash_along(self) -> None:
         with self._lock:
@@ -249,7 +250,7 @@ class BlocksFlight:
                 self._settle_proof(Hold.NONE, published=True)
             else:
                 self._settle_proof(hold, unproved if hold is Hold.ALL else None)
-                if self._partial.complete:
+                if self._partial.completing:
                     self._prove()  # the damaged block has come again meanwhile
         except IntegrityError as error:
             log.warning("%s", error)
@@ -272,7 +273,7 @@ class BlocksFlight:
         if self._partial.publish():
             return True
         self._damaged += 1
-        if self._damaged >= ROUNDS and self._partial.complete:
+        if self._damaged >= ROUNDS and self._partial.completing:
             raise OSError("its blocks cannot be kept")
         return False
 
@@ -298,7 +299,7 @@ class BlocksFlight:
     def _not_published(self) -> None:
         """The cache is closing; the blocks stay for the next run. Not settled: a read would begin the flight anew."""
         closing = RemoteUnavailable(f"{self.content.entry.path}: cannot be proved any more, the cache is closed")
-        self._settle_proof(self._hold, closing if self._holds() else None)
+        self._settle_proof(self._hold, closing if self._holds(Span(0, self.size)) else None)
 
     def _clip(self, span: Span) -> Span:
         return Span(min(span.start, self.size), min(span.end, self.size))
@@ -307,7 +308,7 @@ class BlocksFlight:
         """Say whether every block is there and nobody publishes them yet; with the lock held."""
         if self._publishing or self._published or self._wrong is not None:
             return False
-        if self._partial.complete:
+        if self._partial.completing:
             self._publishing = True
         if self._publishing or self._runs:
             return self._publishing
@@ -343,9 +344,8 @@ class BlocksFlight:
     def _serve(self) -> None:
         """Give their bytes to the readers whose blocks are all there."""
         with self._lock:
-            if self._holds():
-                return
-            ready = [reader for reader in self._readers if not self._partial.missing(reader.span)]
+            there = [reader for reader in self._readers if not self._partial.missing(reader.span)]
+            ready = [reader for reader in there if not self._holds(reader.span)]  # after the look, as in `_read`
             for reader in ready:
                 self._readers.remove(reader)
             self._using += bool(ready)

@@ -14,7 +14,7 @@ class Hold(enum.Enum):
     """Which reads wait for the proof of the whole file."""
 
     NONE = enum.auto()  # it is proved, has no MD5, or cannot be proved here
-    LAST = enum.auto()  # those that find every block there: of a program that reads it all, the last one
+    LAST = enum.auto()  # those of the block that completes it, once it is complete: who reads it all comes by there
     ALL = enum.auto()  # its bytes were wrong before
 
 

@@ -84,8 +84,9 @@ class MemoryPartial(VolatileBlocks):
         self._content = content
 
     @property
-    def complete(self) -> bool:
-        return not self.missing(Span(0, self.size))
+    def completing(self) -> Span | None:
+        everything = Span(0, self.size)
+        return None if self.missing(everything) else everything
 
     def publish(self) -> bool:
         data = self.read(0, self.size)

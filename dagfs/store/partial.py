@@ -42,7 +42,7 @@ class Blocks(Protocol):
     """True once the file is published: nobody comes back for its blocks."""
 
     @property
-    def complete(self) -> bool: ...
+    def completing(self) -> Span | None: ...
     def missing(self, span: Span) -> Sequence[Span]: ...
     def read(self, offset: int, size: int) -> bytes | None: ...
     def write(self, offset: int, data: bytes) -> None: ...
@@ -103,6 +103,7 @@ class DiskBlocks:
         self._fresh = 0  # blocks written and not reported as growth
         self._prover = Prover(self._content)  # used by one thread at a time, outside of the lock
         self._hashed = 0  # bytes of the beginning that it has seen, or is seeing
+        self._last: Span | None = Span(0, size)  # None once a block was lost: what comes last may have been given
         self.finished = False
         self._fd, self._log, self._path = self._claim(base)
         try:
@@ -114,8 +115,8 @@ class DiskBlocks:
         self._left = self._count - sum(self._there)
 
     @property
-    def complete(self) -> bool:
-        return not self._left
+    def completing(self) -> Span | None:
+        return None if self._left else self._last or Span(0, self.size)
 
     def missing(self, span: Span) -> list[Span]:
         with self._lock:
@@ -242,6 +243,8 @@ class DiskBlocks:
             os.write(self._log, RECORD.pack(block, crc))
             self._there[block] = 1
             self._checker.trust(block)
+            if self._left == 1 and self._last:
+                self._last = Span(block * BLOCK, at + len(fresh))
             self._left -= 1
             self._fresh += 1
 
@@ -250,6 +253,7 @@ class DiskBlocks:
             for block in damaged:
                 self._left += self._there[block]
                 self._there[block] = 0
+            self._last = None
             if min(damaged) * BLOCK < self._hashed:  # other bytes may come in place of those
                 self._hash_anew()
 
@@ -287,8 +291,8 @@ class VolatileBlocks:
         self._coming: dict[int, bytearray] = {}
 
     @property
-    def complete(self) -> bool:
-        return False
+    def completing(self) -> Span | None:
+        return None
 
     def missing(self, span: Span) -> list[Span]:
         with self._lock:
@@ -338,8 +342,8 @@ class SharedPartial:
         self.size = blocks.size
 
     @property
-    def complete(self) -> bool:
-        return self._blocks.complete
+    def completing(self) -> Span | None:
+        return self._blocks.completing
 
     def missing(self, span: Span) -> Sequence[Span]:
         return self._blocks.missing(span)

@@ -29,8 +29,9 @@ class PartialFile(Protocol):
     size: int
 
     @property
-    def complete(self) -> bool:
-        """Say whether every block is there, and the file can be proved: what memory alone holds cannot."""
+    def completing(self) -> Span | None:
+        """Give the block that came last of all, so nobody was given it while one was missing; the whole file when that
+        is not known. None unless every block is there and the file can be proved: what memory alone holds cannot."""
 
     def missing(self, span: Span) -> Sequence[Span]:
         """Give the parts of `span` that are not there yet, in order."""

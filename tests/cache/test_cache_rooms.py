@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from dagfs.model import Content, Span, Urgency, Versioning
 from dagfs.proofs import Prover
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
+from dagfs.store.partial import SharedPartial
 
 READER = Urgency.READER
 MiB = 1 << 20
@@ -164,6 +166,29 @@ def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
     assert built.cache.cached(content), "proved before its last byte was given"
     assert left <= 3 * MiB
     assert sum(hashed) == len(LARGE)
+
+
+def test_only_the_block_that_completes_a_file_waits_for_the_proof(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = rooms({"large": LARGE})
+    content, go, advance = dvc(LARGE, "large"), threading.Event(), SharedPartial.advance
+    monkeypatch.setattr(SharedPartial, "advance", lambda partial: go.wait(30) and advance(partial))
+    built.read(content, 0, 5 * BLOCK)
+    built.read(content, 6 * BLOCK)
+    last = built.cache.read(content, Span(5 * BLOCK + 3, 5 * BLOCK + 9), READER)
+    partial = built.store.partial(content, len(LARGE))
+    eventually(lambda: partial.completing == Span(5 * BLOCK, 6 * BLOCK))
+    partial.close()
+    assert built.read(content, 0, 5 * BLOCK) == LARGE[: 5 * BLOCK]
+    assert built.read(content, 6 * BLOCK) == LARGE[6 * BLOCK :]
+    assert isinstance(last, Future)
+    assert not last.done()
+    again = built.cache.read(content, Span(5 * BLOCK - 1, 5 * BLOCK + 1), READER)
+    assert isinstance(again, Future)
+    go.set()
+    assert wait(last, 20) == LARGE[5 * BLOCK + 3 : 5 * BLOCK + 9]
+    assert wait(again, 20) == LARGE[5 * BLOCK - 1 : 5 * BLOCK + 1]
 
 
 def test_a_wrong_file_fails_at_its_end_whatever_the_order(rooms: Callable[..., Rooms]) -> None:

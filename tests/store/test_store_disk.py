@@ -630,7 +630,7 @@ def test_blocks_that_come_in_order_are_hashed_along_and_each_byte_once(opened: O
         assert partial.advance()
         assert sum(hashed) == min(start + BLOCK, LARGE)
         assert not partial.advance()
-    assert partial.complete
+    assert partial.completing == Span(10 * BLOCK, LARGE)
     assert partial.publish()
     assert sum(hashed) == LARGE
     partial.close()
@@ -647,6 +647,7 @@ def test_blocks_that_come_in_no_order_are_hashed_once_when_the_gap_is_closed(
         assert not partial.advance()
     assert hashed == []
     partial.write(0, data[:BLOCK])
+    assert partial.completing == Span(0, BLOCK)
     assert partial.advance()
     assert sum(hashed) == 4 * BLOCK
     assert partial.publish()
@@ -666,9 +667,10 @@ def test_a_block_that_was_hashed_and_turns_out_damaged_is_hashed_anew_with_what_
     while partial.advance():
         pass
     partial._blocks._drop([2])  # as a read finds it that comes when the block's pages were dropped
-    assert not partial.complete
+    assert partial.completing is None
     assert not partial.publish()
     partial.write(2 * BLOCK, data[2 * BLOCK : 3 * BLOCK])
+    assert partial.completing == Span(0, LARGE), "somebody may have been given the block before"
     assert partial.publish()
     partial.close()
     assert read(store, dvc(data)) == data
