@@ -28,6 +28,11 @@ class Prover:
         if _claims(content, "git") and content.size is not None:
             self._blob = _blob_hash(content.size)
 
+    @property
+    def count(self) -> int:
+        """Give the bytes hashed so far."""
+        return self._count
+
     def update(self, chunk: bytes) -> None:
         self._md5.update(chunk)
         self._count += len(chunk)
@@ -81,16 +86,20 @@ def _blob_hash(size: int) -> hashlib._Hash:
 def _dos2unix_md5s(again: Callable[[], Iterable[bytes]]) -> Iterator[str]:
     """Give DVC 2's text MD5: early releases look for text in the first block only, later ones in each chunk's."""
     by_file = hashlib.md5(usedforsecurity=False)
-    by_chunk = hashlib.md5(usedforsecurity=False)
+    by_chunk: hashlib._Hash | None = None  # the same until a chunk is unlike the first
     text: bool | None = None
     for chunk in again():
         chunk_is_text = _is_text(chunk[:_TEXT_BLOCK])
         text = chunk_is_text if text is None else text
-        converted = chunk.replace(b"\r\n", b"\n")
+        if by_chunk is None and chunk_is_text != text:
+            by_chunk = by_file.copy()
+        converted = chunk.replace(b"\r\n", b"\n") if text or chunk_is_text else chunk
         by_file.update(converted if text else chunk)
-        by_chunk.update(converted if chunk_is_text else chunk)
+        if by_chunk is not None:
+            by_chunk.update(converted if chunk_is_text else chunk)
     yield by_file.hexdigest()
-    yield by_chunk.hexdigest()
+    if by_chunk is not None:
+        yield by_chunk.hexdigest()
 
 
 def _is_text(block: bytes) -> bool:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from dagfs.errors import DagfsError, IntegrityError, ProtocolError
+from dagfs.cache.runs import Hold, Run, overlap, without
+from dagfs.errors import DagfsError, IntegrityError, ProtocolError, RemoteUnavailable
 from dagfs.fetch.seam import Load, Loader
-from dagfs.model import Content, Proof, Span, Urgency
+from dagfs.model import Content, Span, Urgency
 from dagfs.store.seam import PartialFile
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 3
 """Loads that a reader waits for before its blocks are given up: one more than a block damaged on disk needs."""
+
+ALONG = 1 << 20
+"""Bytes that come before the prover is called to hash along: so many at most are left to it when the last has come."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,8 +34,8 @@ class _Reader:
 class Owner(Protocol):
     """What the flight needs of the cache."""
 
-    def publish(self, flight: BlocksFlight) -> None:
-        """Every block is there: call `flight.publish` in another thread."""
+    def hash(self, work: Callable[[], None], refused: Callable[[], None]) -> None:
+        """Do `work`, which hashes a while, in the prover's thread; `refused` is called when the cache closes first."""
 
     def settle(self, flight: BlocksFlight) -> None:
         """Forget the flight if it is idle."""
@@ -42,47 +47,28 @@ class Owner(Protocol):
         """The disk did not take the whole file; not to be tried again for each read."""
 
 
-class Run:
-    """A run of blocks under way; implements `LoadSink` for its load."""
-
-    def __init__(self, flight: BlocksFlight, span: Span, urgency: Urgency) -> None:
-        self.span = span
-        self.urgency = urgency
-        self.load: Load | None = None
-        self._flight = flight
-
-    def sized(self, size: int) -> None:
-        pass  # known before the run began
-
-    def whole(self, data: bytes, proof: Proof) -> None:
-        self._flight.arrived(0, data)
-
-    def piece(self, offset: int, data: bytes) -> None:
-        if not self.span.start <= offset < self.span.end:
-            self._flight.unasked(self)
-        self._flight.arrived(offset, data)
-
-    def finished(self, error: DagfsError | None) -> None:
-        self._flight.ended(self, error)
-
-
 class BlocksFlight:
     """Lock order: the cache's, `_lock`, the partial file's. Futures are completed and loads started outside of it.
 
-    A `strict` flight follows one whose bytes were wrong: it gives nothing before the whole file is proved.
+    While a file is complete and held, its proof is under way: whoever makes it complete, or finds it so, begins it.
     """
 
-    def __init__(self, content: Content, partial: PartialFile, owner: Owner, loader: Loader, strict: bool) -> None:
+    def __init__(self, content: Content, partial: PartialFile, owner: Owner, loader: Loader, hold: Hold) -> None:
         self.content = content
         self.size = partial.size
         self._partial = partial
         self._owner = owner
         self._loader = loader
+        self._damaged = 0  # proofs that found a block damaged; of the prover's thread
+        self._came = 0  # bytes since the prover was last called; of the transport's thread
         self._lock = threading.Lock()  # guards everything below
-        self._strict = strict
+        self._hold = hold
         self._runs: list[Run] = []
         self._readers: list[_Reader] = []
         self._publishing = False
+        self._published = False  # or the disk did not take it
+        self._hashing = False  # along with what comes
+        self._wrong: IntegrityError | None = None  # then nothing is given any more
         self._using = 0  # threads that read the partial file outside of the lock
         self._ended = False  # then the partial file is closed, or about to be
 
@@ -105,7 +91,7 @@ class BlocksFlight:
         with self._lock:
             if self._ended:
                 return False
-            runs = self._plan(span, urgency)
+            runs = self._plan(span, urgency) if self._wrong is None else []
         self._start(runs)
         self._promote(span, urgency)
         if not runs:
@@ -122,8 +108,12 @@ class BlocksFlight:
             if self._ended:
                 return None
             self._runs.append(run)
-            self._readers += [_Reader(self._clip(wanted), later) for wanted, later in readers]
-            runs = [found for wanted, _ in readers for found in self._plan(self._clip(wanted), urgency)]
+            wrong = self._wrong
+            taken = readers if wrong is None else []
+            self._readers += [_Reader(self._clip(wanted), later) for wanted, later in taken]
+            runs = [found for wanted, _ in taken for found in self._plan(self._clip(wanted), urgency)]
+        for _, later in readers if wrong is not None else []:
+            later.set_exception(wrong)
         self._start(runs)
         return run
 
@@ -141,8 +131,16 @@ class BlocksFlight:
 
     def arrived(self, offset: int, data: bytes) -> None:
         """A piece has come, in the transport's thread."""
+        if self._wrong is not None:
+            return  # of what is to come anew
         self._partial.write(offset, data)
-        if self._readers and not self._strict:
+        self._came += len(data)
+        if self._partial.completing:
+            self._prove()
+        elif self._came >= ALONG:
+            self._came = 0
+            self._hash_along()
+        if self._readers and self._hold is not Hold.ALL:
             self._serve()
 
     def ended(self, run: Run, error: DagfsError | None) -> None:
@@ -159,60 +157,21 @@ class BlocksFlight:
                 if failure is not None:
                     self._readers.remove(reader)
                     failed.append((reader, failure))
-            complete = self._begin_publishing()
         for reader, failure in failed:
             reader.later.set_exception(failure)
         self._start(runs)
-        if complete:
-            self._owner.publish(self)
-        else:
-            self._owner.settle(self)
-
-    def publish(self) -> None:
-        """Prove the whole file and move it to the whole ones; takes as long as hashing it. In a worker's thread."""
-        failure: DagfsError | None = None
-        unproved = IntegrityError(f"{self.content.entry.path}: cannot be proved now") if self._strict else None
-        try:
-            if self._partial.publish():
-                self._owner.proved(self, right=True)
-            else:
-                failure = unproved
-        except IntegrityError as error:
-            log.warning("%s", error)
-            self._owner.proved(self, right=False)
-            failure = error
-        except Exception as error:  # a flight that publishes never ends
-            unexpected = None if isinstance(error, OSError) else error
-            log.warning("%s cannot be stored: %s", self.content.entry.path, error, exc_info=unexpected)
-            self._owner.unpublished(self)
-            failure = unproved
-        with self._lock:
-            self._publishing = False
-            self._strict = self._strict and failure is not None
-            readers = self._readers if failure is not None else []
-            self._readers = [] if failure is not None else self._readers
-        for reader in readers:
-            reader.later.set_exception(failure)
-        self._serve()
-        self._replan()
+        self._prove()
         self._owner.settle(self)
 
     def resume(self) -> None:
         """Publish what an earlier run left complete."""
-        with self._lock:
-            complete = not self._ended and self._begin_publishing()
-        if complete:
-            self._owner.publish(self)
-
-    def publishing_refused(self) -> None:
-        """The cache is closing; the blocks stay for the next run."""
-        with self._lock:
-            self._publishing = False
+        self._prove()
 
     def end_if_idle(self) -> bool:
         """End the flight when nothing comes and nobody waits; True when it is over, and `close` is due."""
         with self._lock:
-            self._ended = self._ended or not (self._runs or self._readers or self._publishing or self._using)
+            busy = self._runs or self._readers or self._publishing or self._hashing or self._using
+            self._ended = self._ended or not busy
             return self._ended
 
     def close(self) -> None:
@@ -224,24 +183,135 @@ class BlocksFlight:
             return sum(run.span.size for run in self._runs)
 
     def _read(self, span: Span, urgency: Urgency) -> Future[bytes] | bytes:
-        if not self._strict and (data := self._partial.read(span.start, span.size)) is not None:
+        data = self._partial.read(span.start, span.size) if self._hold is not Hold.ALL else None
+        # The look comes after the read: a block that came in between may have been the last.
+        if data is not None and not self._holds(span):
             return data
         reader = _Reader(span, Future())
         with self._lock:
-            self._readers.append(reader)
-            runs = self._plan(Span(0, self.size) if self._strict else span, urgency)
+            wrong = self._wrong
+            if wrong is None:
+                self._readers.append(reader)
+                runs = self._plan(Span(0, self.size) if self._hold is Hold.ALL else span, urgency)
+        if wrong is not None:
+            reader.later.set_exception(wrong)
+            return reader.later
         self._start(runs)
         self._promote(span, urgency)
+        self._prove()
         self._serve()
         return reader.later
+
+    def _holds(self, span: Span) -> bool:
+        """Say whether a span that is there has to wait for the proof."""
+        last = self._partial.completing if self._hold is Hold.LAST else None
+        return self._hold is Hold.ALL or (last is not None and overlap(span, last))
+
+    def _hash_along(self) -> None:
+        with self._lock:
+            if self._hashing or self._publishing or self._ended:
+                return
+            self._hashing = True
+        self._owner.hash(self._advance, self._stop_hashing)
+
+    def _advance(self) -> None:
+        """Hash a step of what has come without a gap, in the prover's thread."""
+        try:
+            more = self._partial.advance()
+        except Exception as error:  # noqa: BLE001 -- who publishes finds it again, and tells
+            log.debug("%s cannot be hashed yet: %s", self.content.entry.path, error)
+            more = False
+        if more:
+            self._owner.hash(self._advance, self._stop_hashing)
+        else:
+            self._stop_hashing()
+
+    def _stop_hashing(self) -> None:
+        with self._lock:
+            self._hashing = False
+        self._owner.settle(self)
+
+    def _prove(self) -> None:
+        """Begin to publish when every block is there and nobody does."""
+        with self._lock:
+            begun = not self._ended and self._begin_publishing()
+        if begun:
+            self._owner.hash(self._publish, self._not_published)
+
+    def _publish(self) -> None:
+        """Prove the whole file and move it to the whole ones, in the prover's thread; hash a step at a time."""
+        hold, unproved = self._hold, IntegrityError(f"{self.content.entry.path}: cannot be proved now")
+        try:
+            if self._partial.advance():
+                self._owner.hash(self._publish, self._not_published)
+                return
+            if self._published_now():
+                self._owner.proved(self, right=True)
+                self._settle_proof(Hold.NONE, published=True)
+            else:
+                self._settle_proof(hold, unproved if hold is Hold.ALL else None)
+                if self._partial.completing:
+                    self._prove()  # the damaged block has come again meanwhile
+        except IntegrityError as error:
+            log.warning("%s", error)
+            self._owner.proved(self, right=False)
+            self._settle_proof(Hold.ALL, error, wrong=error)
+        except Exception as error:  # a flight that publishes never ends
+            unexpected = None if isinstance(error, OSError) else error
+            log.warning("%s cannot be stored: %s", self.content.entry.path, error, exc_info=unexpected)
+            self._owner.unpublished(self)
+            if hold is Hold.ALL:
+                self._settle_proof(hold, unproved)
+            else:
+                self._settle_proof(Hold.NONE, published=True)
+        self._serve()
+        self._replan()
+        self._owner.settle(self)
+
+    def _published_now(self) -> bool:
+        """Publish; False when a block was damaged. Raises OSError when that goes on, and what `publish` raises."""
+        if self._partial.publish():
+            return True
+        self._damaged += 1
+        if self._damaged >= ROUNDS and self._partial.completing:
+            raise OSError("its blocks cannot be kept")
+        return False
+
+    def _settle_proof(
+        self,
+        hold: Hold,
+        failure: DagfsError | None = None,
+        *,
+        published: bool = False,
+        wrong: IntegrityError | None = None,
+    ) -> None:
+        """The proof is over: change what waits, and fail those who do when there is a failure."""
+        with self._lock:
+            self._publishing = False
+            self._published = published
+            self._wrong = wrong
+            self._hold = hold
+            readers = self._readers if failure is not None else []
+            self._readers = [] if failure is not None else self._readers
+        for reader in readers:
+            reader.later.set_exception(failure)
+
+    def _not_published(self) -> None:
+        """The cache is closing; the blocks stay for the next run. Not settled: a read would begin the flight anew."""
+        closing = RemoteUnavailable(f"{self.content.entry.path}: cannot be proved any more, the cache is closed")
+        self._settle_proof(self._hold, closing if self._holds(Span(0, self.size)) else None)
 
     def _clip(self, span: Span) -> Span:
         return Span(min(span.start, self.size), min(span.end, self.size))
 
     def _begin_publishing(self) -> bool:
         """Say whether every block is there and nobody publishes them yet; with the lock held."""
-        if self._publishing or self._runs:
+        if self._publishing or self._published or self._wrong is not None:
             return False
+        if self._partial.completing:
+            self._publishing = True
+        if self._publishing or self._runs:
+            return self._publishing
         # The ends first: of a file that is read in order the last block comes last.
         edges = (Span(self.size - 1, self.size), Span(0, 1), Span(0, self.size))
         self._publishing = not any(self._partial.missing(edge) for edge in edges)
@@ -251,7 +321,7 @@ class BlocksFlight:
         """Register runs for what is neither there nor coming, with the lock held."""
         runs = []
         for gap in self._partial.missing(span):
-            for part in _without(gap, [run.span for run in self._runs]):
+            for part in without(gap, [run.span for run in self._runs]):
                 runs.append(Run(self, part, urgency))
         self._runs += runs
         return runs
@@ -264,7 +334,7 @@ class BlocksFlight:
 
     def _promote(self, span: Span, urgency: Urgency) -> None:
         with self._lock:
-            late = [run for run in self._runs if run.urgency > urgency and _overlap(run.span, span)]
+            late = [run for run in self._runs if run.urgency > urgency and overlap(run.span, span)]
             for run in late:
                 run.urgency = urgency
         for run in late:
@@ -274,9 +344,8 @@ class BlocksFlight:
     def _serve(self) -> None:
         """Give their bytes to the readers whose blocks are all there."""
         with self._lock:
-            if self._strict:
-                return
-            ready = [reader for reader in self._readers if not self._partial.missing(reader.span)]
+            there = [reader for reader in self._readers if not self._partial.missing(reader.span)]
+            ready = [reader for reader in there if not self._holds(reader.span)]  # after the look, as in `_read`
             for reader in ready:
                 self._readers.remove(reader)
             self._using += bool(ready)
@@ -312,35 +381,20 @@ class BlocksFlight:
     def _replan(self) -> None:
         """Blocks that were there are gone: fetch those that others wait for."""
         with self._lock:
-            spans = [] if self._strict else [reader.span for reader in self._readers]
+            spans = [] if self._hold is Hold.ALL else [reader.span for reader in self._readers]
             runs = [run for span in spans for run in self._plan(span, Urgency.READER)]
         self._start(runs)
 
     def _after(self, reader: _Reader, run: Run, error: DagfsError | None) -> tuple[DagfsError | None, list[Run]]:
         """Say what a run's end means for a reader: its failure, or the runs that it still needs. With the lock held."""
-        wanted = Span(0, self.size) if self._strict else reader.span
+        wanted = Span(0, self.size) if self._hold is Hold.ALL else reader.span
         coming = [other.span for other in self._runs]
-        left = [part for gap in self._partial.missing(wanted) for part in _without(gap, coming)]
+        left = [part for gap in self._partial.missing(wanted) for part in without(gap, coming)]
         if not left:
             return None, []
-        if error is not None and any(_overlap(gap, run.span) for gap in left):
+        if error is not None and any(overlap(gap, run.span) for gap in left):
             return error, []
         reader.rounds += 1
         if reader.rounds >= ROUNDS:
             return ProtocolError(f"{self.content.entry.path}: {left[0]} does not come"), []
         return None, self._plan(wanted, Urgency.READER)
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start < other.end and other.start < one.end
-
-
-def _without(span: Span, taken: list[Span]) -> list[Span]:
-    """Give the parts of `span` outside of those taken, in order."""
-    left = []
-    start = span.start
-    for other in sorted(taken, key=lambda other: other.start):
-        if other.start > start and other.start < span.end:
-            left.append(Span(start, other.start))
-        start = max(start, min(other.end, span.end)) if _overlap(other, span) else start
-    return [*left, Span(start, span.end)] if start < span.end else left

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dagfs.cache.blocks import BlocksFlight, Run
+from dagfs.cache.blocks import BlocksFlight
+from dagfs.cache.runs import Hold, Run
 from dagfs.cache.whole import WholeFlight
+from dagfs.errors import IntegrityError
 from dagfs.fetch.seam import WHOLE_MAX, Loader
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Proof, Span, Urgency
@@ -23,6 +26,10 @@ JUST_ENDED = 512
 
 BROKEN_MAX = 1024
 """Large files remembered as wrong; each is proved whole before the next byte of it is given."""
+
+WRONG_SECONDS = 2.0
+"""How long no read of a file is answered whose bytes were found wrong. The kernel asks at once again for a page whose
+read failed, and a program in the middle of the file reads on: with right bytes both would end well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,14 @@ class Cache:
         self._store = store
         self._loader = loader
         self._metrics = metrics
+        self._closing = False
         self._prover = ThreadPoolExecutor(1, thread_name_prefix="cache-prove")
         self._lock = threading.Lock()  # guards everything below
         self._whole: dict[ContentId, WholeFlight] = {}
         self._large: dict[ContentId, BlocksFlight] = {}
         self._just_ended: OrderedDict[ContentId, int] = OrderedDict()  # content -> number of the end
         self._ends = 0  # flights that have ended; read without the lock, before a look into the store
-        self._broken: OrderedDict[ContentId, None] = OrderedDict()
+        self._broken: OrderedDict[ContentId, float] = OrderedDict()  # when it was found, on the monotonic clock
         self._unpublished: OrderedDict[ContentId, None] = OrderedDict()  # whole, but the disk refused them
 
     def size(self, content: Content, urgency: Urgency) -> Answer[int]:
@@ -98,6 +106,8 @@ class Cache:
         if size is not None and size > WHOLE_MAX:
             wanted = span or BEGINNING
             wanted = Span(min(wanted.start, size), min(wanted.end, size))
+            if self._just_broken(content):
+                return True
             blocks = self._blocks_flight(content, size, before)
             return blocks is not None and blocks.prepare(wanted, urgency)
         flight, fresh = self._whole_flight(content, urgency, before)
@@ -133,8 +143,10 @@ class Cache:
         return InFlight(whole, len(large), sum(flight.coming() for flight in large))
 
     def close(self) -> None:
-        """Let a proof that is being made end; to be called after the loader's `close` and before the store's."""
-        self._prover.shutdown(wait=True, cancel_futures=True)
+        """End the proofs that are being made, which the next run makes; to be called after the loader's `close` and
+        before the store's."""
+        self._closing = True
+        self._prover.shutdown(wait=True)
 
     def keep(self, flight: WholeFlight, data: bytes, proof: Proof) -> None:
         self._store.put(flight.content, data, proof)
@@ -156,11 +168,12 @@ class Cache:
             if run is not None:
                 return run
 
-    def publish(self, flight: BlocksFlight) -> None:
+    def hash(self, work: Callable[[], None], refused: Callable[[], None]) -> None:
         try:
-            self._prover.submit(flight.publish)
+            # Not cancelled by the executor: it would call back with its lock held.
+            self._prover.submit(lambda: refused() if self._closing else work())
         except RuntimeError:
-            flight.publishing_refused()
+            refused()
 
     def settle(self, flight: BlocksFlight) -> None:
         with self._lock:
@@ -174,7 +187,7 @@ class Cache:
         with self._lock:
             self._broken.pop(flight.content.key, None)
             if not right:
-                self._broken[flight.content.key] = None
+                self._broken[flight.content.key] = time.monotonic()
             while len(self._broken) > BROKEN_MAX:
                 self._broken.popitem(last=False)
         if not right:
@@ -209,6 +222,8 @@ class Cache:
         """Join or start a flight; None when it ended meanwhile, and the store must be asked again."""
         size = self._known_size(content)
         if size is not None and size > WHOLE_MAX:
+            if self._just_broken(content):
+                return _failed(IntegrityError(f"{content.entry.path}: its bytes were wrong just now"))
             blocks = self._blocks_flight(content, size, before)
             return blocks.read(span, urgency) if blocks is not None else None
         flight, fresh = self._whole_flight(content, urgency, before)
@@ -217,6 +232,11 @@ class Cache:
         answer = flight.want_bytes(span)
         self._begin(flight, urgency, fresh)
         return answer
+
+    def _just_broken(self, content: Content) -> bool:
+        with self._lock:
+            found = self._broken.get(content.key)
+        return found is not None and time.monotonic() - found < WRONG_SECONDS
 
     def _whole_flight(self, content: Content, urgency: Urgency, before: int) -> tuple[WholeFlight | None, bool]:
         """Give the flight and whether it is new; None when one has ended since `before`: the store may have it now."""
@@ -245,8 +265,8 @@ class Cache:
         with self._lock:
             flight = self._large.get(content.key)
             if flight is None:
-                strict = content.key in self._broken
-                self._large[content.key] = flight = BlocksFlight(content, partial, self, self._loader, strict)
+                hold = self._hold(content)
+                self._large[content.key] = flight = BlocksFlight(content, partial, self, self._loader, hold)
                 resumes = content.key not in self._unpublished
             else:
                 unused, resumes = partial, False
@@ -256,6 +276,13 @@ class Cache:
             flight.resume()
         return flight
 
+    def _hold(self, content: Content) -> Hold:
+        """With the lock held."""
+        if content.key in self._broken:
+            return Hold.ALL
+        proves = content.claim is not None and content.claim.scheme == "md5"
+        return Hold.LAST if proves and content.key not in self._unpublished else Hold.NONE
+
     def _forget(self, flights: dict[ContentId, WholeFlight] | dict[ContentId, BlocksFlight], key: ContentId) -> None:
         """With the lock held."""
         del flights[key]
@@ -264,3 +291,9 @@ class Cache:
         self._ends += 1
         while len(self._just_ended) > JUST_ENDED:
             self._just_ended.popitem(last=False)
+
+
+def _failed(error: IntegrityError) -> Future[bytes]:
+    failed: Future[bytes] = Future()
+    failed.set_exception(error)
+    return failed

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import Protocol
 
-from dagfs.cache.blocks import Run
+from dagfs.cache.runs import Run
 from dagfs.errors import DagfsError, ProtocolError
 from dagfs.fetch.seam import WHOLE_MAX, Load, Loader
 from dagfs.model import Content, Proof, Span, Urgency

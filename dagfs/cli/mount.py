@@ -21,7 +21,13 @@ from dagfs.model import RefKind, printable
 @click.option("--subdir", metavar="PATH", default="", help="Mount only this directory of the repository.")
 @click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
 @click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
-@click.option("--cache-size", type=parse_size, default=DEFAULT_CACHE_BYTES, metavar="SIZE", help="What the cache may hold; 50GiB if not given.")
+@click.option(
+    "--cache-size",
+    type=parse_size,
+    default=DEFAULT_CACHE_BYTES,
+    metavar="SIZE",
+    help="What the cache may hold; 50GiB if not given.",
+)
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
 @click.option("--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once.")

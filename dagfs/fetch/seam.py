@@ -9,7 +9,8 @@ from dagfs.model import Content, Proof, Span, Urgency
 
 WHOLE_MAX = 8 << 20
 """Bytes. A file up to this size is fetched whole and proved before its first byte is served; DataLoader samples of
-8 MB still fall under it. Larger files are served piece by piece, and proved when the last piece has come."""
+8 MB still fall under it. Larger files are served piece by piece, and proved before the read that completes them is
+answered."""
 
 
 class LoadSink(Protocol):

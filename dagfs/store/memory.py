@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from dagfs.model import Content, ContentId, Proof
+from dagfs.model import Content, ContentId, Proof, Span
 from dagfs.proofs import prove
 from dagfs.store.handles import MemoryFile
 from dagfs.store.partial import VolatileBlocks
@@ -82,6 +82,11 @@ class MemoryPartial(VolatileBlocks):
         super().__init__(size)
         self._store = store
         self._content = content
+
+    @property
+    def completing(self) -> Span | None:
+        everything = Span(0, self.size)
+        return None if self.missing(everything) else everything
 
     def publish(self) -> bool:
         data = self.read(0, self.size)

@@ -27,6 +27,9 @@ so that no process has to trust what another is writing."""
 _REPORTED = 16
 """Blocks after which the store looks whether it is full: 4 MiB, by which it may overshoot its limit."""
 
+STEP = 8 << 20
+"""Bytes hashed at a time, in 15 ms: then it is another file's turn."""
+
 VOLATILE_MAX = 32 << 20
 """Bytes kept of a large file that the disk cannot take."""
 
@@ -38,9 +41,12 @@ class Blocks(Protocol):
     finished: bool
     """True once the file is published: nobody comes back for its blocks."""
 
+    @property
+    def completing(self) -> Span | None: ...
     def missing(self, span: Span) -> Sequence[Span]: ...
     def read(self, offset: int, size: int) -> bytes | None: ...
     def write(self, offset: int, data: bytes) -> None: ...
+    def advance(self) -> bool: ...
     def publish(self) -> bool: ...
     def shut(self) -> None: ...
 
@@ -86,7 +92,7 @@ class DiskBlocks:
         """`base`: path without number; `adopt(path, proof, checksums)` moves a whole file away; `grown` is called for
         every 4 MiB written. Raises OSError."""
         self.size = size
-        self._content = content
+        self._content = content if content.size is not None else content._replace(size=size)
         self._adopt = adopt
         self._grown = grown
         self._lock = threading.Lock()  # guards everything below
@@ -95,6 +101,9 @@ class DiskBlocks:
         self._checksums = array("I", bytes(4 * self._count))
         self._edges = _Edges(size)
         self._fresh = 0  # blocks written and not reported as growth
+        self._prover = Prover(self._content)  # used by one thread at a time, outside of the lock
+        self._hashed = 0  # bytes of the beginning that it has seen, or is seeing
+        self._last: Span | None = Span(0, size)  # None once a block was lost: what comes last may have been given
         self.finished = False
         self._fd, self._log, self._path = self._claim(base)
         try:
@@ -104,6 +113,10 @@ class DiskBlocks:
             raise
         self._checker = Checker(self._checksums)
         self._left = self._count - sum(self._there)
+
+    @property
+    def completing(self) -> Span | None:
+        return None if self._left else self._last or Span(0, self.size)
 
     def missing(self, span: Span) -> list[Span]:
         with self._lock:
@@ -131,19 +144,39 @@ class DiskBlocks:
         if grown:
             self._grown()
 
+    def advance(self) -> bool:
+        with self._lock:
+            prover, start = self._prover, self._hashed
+            gap = self._there.find(0, -(-start // BLOCK))
+            end = min(start + STEP, self.size if gap < 0 else gap * BLOCK)
+            if self.finished or end <= start:
+                return False
+            self._hashed = end
+        try:
+            damaged = self._checker.damaged(self._fd, self.size, start, end - start)
+            if not damaged:
+                for chunk in self._chunks(start, end):
+                    prover.update(chunk)
+        except BaseException:
+            with self._lock:
+                self._hash_anew()
+            raise
+        if damaged:  # on this disk, which says nothing about the other blocks
+            with self._lock:
+                if self._prover is prover:
+                    self._hashed = start
+            self._drop(damaged)
+        return True
+
     def publish(self) -> bool:
+        while self.advance():
+            pass
         with self._lock:
             if self.finished:
                 return True
-            if self._left:
+            if self._left or self._hashed < self.size:
                 return False
-        damaged = self._checker.damaged(self._fd, self.size, 0, self.size)
-        if damaged:  # on this disk, which says nothing about the other blocks
-            self._drop(damaged)
-            return False
-        prover = Prover(self._content)
-        for chunk in self._chunks():
-            prover.update(chunk)
+            prover = self._prover
         try:
             proof = prover.proof(self._chunks)
         except Exception:
@@ -210,6 +243,8 @@ class DiskBlocks:
             os.write(self._log, RECORD.pack(block, crc))
             self._there[block] = 1
             self._checker.trust(block)
+            if self._left == 1 and self._last:
+                self._last = Span(block * BLOCK, at + len(fresh))
             self._left -= 1
             self._fresh += 1
 
@@ -218,6 +253,9 @@ class DiskBlocks:
             for block in damaged:
                 self._left += self._there[block]
                 self._there[block] = 0
+            self._last = None
+            if min(damaged) * BLOCK < self._hashed:  # other bytes may come in place of those
+                self._hash_anew()
 
     def _forget(self) -> None:
         with self._lock:
@@ -225,11 +263,21 @@ class DiskBlocks:
             self._left = self._count
             self._edges.clear()
             self._checker = Checker(self._checksums)
+            self._hash_anew()
             self._reset()
 
-    def _chunks(self) -> Iterator[bytes]:
-        for offset in range(0, self.size, CHUNK):
-            yield os.pread(self._fd, min(CHUNK, self.size - offset), offset)
+    def _hash_anew(self) -> None:
+        """With the lock held."""
+        self._prover = Prover(self._content)
+        self._hashed = 0
+
+    def _chunks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        end = self.size if end is None else end
+        for offset in range(start, end, CHUNK):
+            chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
+            if len(chunk) != min(CHUNK, end - offset):
+                raise OSError("a file of blocks is shorter than it was")
+            yield chunk
 
 
 class VolatileBlocks:
@@ -241,6 +289,10 @@ class VolatileBlocks:
         self._lock = threading.Lock()  # guards everything below
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._coming: dict[int, bytearray] = {}
+
+    @property
+    def completing(self) -> Span | None:
+        return None
 
     def missing(self, span: Span) -> list[Span]:
         with self._lock:
@@ -271,6 +323,9 @@ class VolatileBlocks:
             while len(self._coming) > VOLATILE_MAX // BLOCK:
                 del self._coming[next(iter(self._coming))]
 
+    def advance(self) -> bool:
+        return False
+
     def publish(self) -> bool:
         return False
 
@@ -285,6 +340,10 @@ class SharedPartial:
         self._blocks = blocks
         self._release: Callable[[], None] | None = release
         self.size = blocks.size
+
+    @property
+    def completing(self) -> Span | None:
+        return self._blocks.completing
 
     def missing(self, span: Span) -> Sequence[Span]:
         return self._blocks.missing(span)
@@ -302,6 +361,9 @@ class SharedPartial:
         except OSError:
             self._blocks = VolatileBlocks(self.size)
             self._blocks.write(offset, data)
+
+    def advance(self) -> bool:
+        return self._blocks.advance()
 
     def publish(self) -> bool:
         return self._blocks.publish()

@@ -28,6 +28,11 @@ class PartialFile(Protocol):
 
     size: int
 
+    @property
+    def completing(self) -> Span | None:
+        """Give the block that came last of all, so nobody was given it while one was missing; the whole file when that
+        is not known. None unless every block is there and the file can be proved: what memory alone holds cannot."""
+
     def missing(self, span: Span) -> Sequence[Span]:
         """Give the parts of `span` that are not there yet, in order."""
 
@@ -35,6 +40,10 @@ class PartialFile(Protocol):
         """Give the bytes, None unless all of them are there and undamaged."""
 
     def write(self, offset: int, data: bytes) -> None: ...
+
+    def advance(self) -> bool:
+        """Hash the next bytes of the beginning that is there without a gap; False when there are none. At most 8 MiB at
+        a call; `advance` and `publish` are called by one thread at a time. Raises OSError."""
 
     def publish(self) -> bool:
         """If nothing is missing: verify, move to the whole files and return True. Raises IntegrityError, and forgets

@@ -227,15 +227,24 @@ class Spoilt(MemoryStore):
             raise
 
 
-def test_a_large_file_that_was_wrong_gives_nothing_until_it_is_proved() -> None:
-    wrong = LARGE[:-1] + b"?"
-    rig = Rig({"a": wrong}, manual=False)
+WRONG = LARGE[:100] + b"?" + LARGE[101:]
+
+
+def wrong_rig(*, manual: bool = False) -> Rig:
+    rig = Rig({"a": WRONG}, manual=manual)
     rig.store = Spoilt()
     rig.cache = Cache(rig.store, rig.loader, Metrics())
+    return rig
+
+
+def test_a_large_file_that_was_wrong_gives_nothing_until_it_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagfs.cache.core.WRONG_SECONDS", 0.0)
+    rig = wrong_rig()
     content = dvc(LARGE, "a")
     assert wait(rig.read(content, 0, 100)) == LARGE[:100], "not proved yet"
-    wait(rig.read(content))
-    eventually(lambda: content.key in rig.cache._broken)
+    with pytest.raises(IntegrityError):
+        wait(rig.read(content), 20)
+    assert content.key in rig.cache._broken
     eventually(rig.idle)
     with pytest.raises(IntegrityError):
         wait(rig.read(content, 0, 100), 20)
@@ -244,6 +253,110 @@ def test_a_large_file_that_was_wrong_gives_nothing_until_it_is_proved() -> None:
     assert wait(rig.read(content, 0, 100), 20) == LARGE[:100]
     eventually(lambda: rig.cache.cached(content))
     assert content.key not in rig.cache._broken
+
+
+def test_the_read_that_completes_a_wrong_large_file_fails_and_those_before_it_do_not() -> None:
+    rig = wrong_rig()
+    content, last = dvc(LARGE, "a"), len(LARGE) - BLOCK
+    for start in range(0, last, BLOCK):
+        assert wait(rig.read(content, start, min(start + BLOCK, last)), 20) == WRONG[start : min(start + BLOCK, last)]
+    with pytest.raises(IntegrityError):
+        wait(rig.read(content, last), 20)
+
+
+def test_a_program_that_asks_again_or_reads_on_after_its_file_was_found_wrong_gets_no_other_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dagfs.cache.core.WRONG_SECONDS", 1000.0)
+    rig = wrong_rig()
+    content = dvc(LARGE, "a")
+    with pytest.raises(IntegrityError):
+        wait(rig.read(content), 20)
+    eventually(rig.idle)
+    rig.loader.files["a"] = LARGE
+    loads = len(rig.loads)
+    for start in (0, 4 * BLOCK, len(LARGE) - 10):
+        with pytest.raises(IntegrityError):
+            wait(rig.read(content, start, start + 10), 20)
+    rig.cache.prepare(content, Span(0, BLOCK), Urgency.READ_AHEAD)
+    assert len(rig.loads) == loads
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["once", "before the load has ended"])
+def test_the_last_read_waits_for_the_proof_and_no_read_before_it_does(
+    monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    rig = Rig({"a": LARGE})
+    content, last = dvc(LARGE, "a"), Span(len(LARGE) - 10, len(LARGE))
+    go, publish = threading.Event(), MemoryPartial.publish
+    monkeypatch.setattr(MemoryPartial, "publish", lambda partial: go.wait(20) and publish(partial))
+    footer = pending(rig.read(content, last.start))
+    rig.loads[0].run()
+    assert footer.result(0) == LARGE[-10:], "of a file that is not there"
+    middle, before = BLOCK * 8, pending(rig.read(content, 0, BLOCK * 8))
+    rig.loads[1].run()
+    assert before.result(0) == LARGE[:middle]
+    final = pending(rig.read(content, middle))
+    for start in range(middle, len(LARGE), 65536):
+        rig.loads[2].sink.piece(start, LARGE[start : start + 65536])
+    if ends:
+        rig.loads[2].end(None)
+    held = pending(rig.read(content, 0, 10))
+    assert not final.done()
+    go.set()
+    assert final.result(20) == LARGE[middle:]
+    assert held.result(20) == LARGE[:10]
+    rig.loads[2].end(None)
+    eventually(rig.idle)
+    assert rig.store.calls["publish"] == 1
+
+
+def test_a_file_without_an_md5_waits_for_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig({"a": LARGE}, manual=False)
+    go, publish = threading.Event(), MemoryPartial.publish
+    monkeypatch.setattr(MemoryPartial, "publish", lambda partial: go.wait(20) and publish(partial))
+    assert wait(rig.read(git(LARGE, "a")), 5) == LARGE
+    assert rig.read(git(LARGE, "a"), 0, 10) == LARGE[:10]
+    go.set()
+    eventually(rig.idle)
+
+
+@pytest.mark.parametrize("why", ["the disk is full", "a block is damaged", "it is refused for ever"])
+def test_a_file_that_cannot_be_proved_here_is_given(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    rig = Rig({"a": LARGE}, manual=False)
+
+    def publish(partial: MemoryPartial) -> bool:
+        if why == "the disk is full":
+            raise OSError(28, why)
+        if why == "a block is damaged":
+            partial._blocks.pop(3, None)
+        return False
+
+    monkeypatch.setattr(MemoryPartial, "publish", publish)
+    content = dvc(LARGE, "a")
+    for _ in range(2):
+        assert wait(rig.read(content, len(LARGE) - 10), 5) == LARGE[-10:]
+        rig.cache.prepare(content, Span(0, len(LARGE)), Urgency.READ_AHEAD)
+        assert wait(rig.read(content, 0, BLOCK), 5) == LARGE[:BLOCK]
+    eventually(rig.idle)
+
+
+def test_a_read_that_waits_for_a_proof_when_the_cache_closes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig({"a": LARGE, "b": LARGE[::-1]}, manual=False)
+    go, publish = threading.Event(), MemoryPartial.publish
+    monkeypatch.setattr(MemoryPartial, "publish", lambda partial: go.wait(20) and publish(partial))
+    first, second = pending(rig.read(dvc(LARGE, "a"))), pending(rig.read(dvc(LARGE[::-1], "b")))
+    closing = threading.Thread(target=rig.cache.close)
+    closing.start()
+    eventually(lambda: rig.cache._closing)
+    go.set()
+    closing.join(20)
+    assert first.result(0) == LARGE
+    assert isinstance(second.exception(0), RemoteUnavailable)
+    third = rig.read(dvc(LARGE[::-1], "b"), 0, 10)
+    assert isinstance(third, Future)
+    assert isinstance(third.exception(0), RemoteUnavailable)
+    assert rig.idle()
 
 
 def test_wrong_bytes_of_a_small_file_reach_nobody() -> None:

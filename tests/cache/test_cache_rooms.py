@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,17 @@ from support.contents import dvc, eventually, git, noise
 
 from dagfs.answers import wait
 from dagfs.cache import Cache
-from dagfs.errors import RemoteUnavailable
+from dagfs.errors import IntegrityError, RemoteUnavailable
 from dagfs.fetch import fetcher as fetcher_module
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.hub.memory import MemorySource
 from dagfs.metrics import Metrics
 from dagfs.model import Content, Span, Urgency, Versioning
+from dagfs.proofs import Prover
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
+from dagfs.store.partial import SharedPartial
 
 READER = Urgency.READER
 MiB = 1 << 20
@@ -140,6 +143,67 @@ def test_an_interrupted_large_file_goes_on_where_it_was(rooms: Callable[..., Roo
     assert again.read(dvc(LARGE, "large")) == LARGE
     assert again.received() == len(LARGE) - 4 * MiB
     eventually(lambda: again.cache.cached(dvc(LARGE, "large")))
+
+
+def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    update = Prover.update
+    built = rooms({"large": LARGE})
+
+    def count(prover: Prover, chunk: bytes) -> None:
+        hashed.append(len(chunk))
+        update(prover, chunk)
+
+    monkeypatch.setattr(Prover, "update", count)
+    content, last = dvc(LARGE, "large"), len(LARGE) - 5
+    for start in range(0, last, MiB):
+        assert built.read(content, start, start + MiB) == LARGE[start : start + MiB]
+        eventually(lambda start=start: sum(hashed) >= start - MiB)  # type: ignore[misc]
+    left = len(LARGE) - sum(hashed)
+    assert built.read(content, last) == LARGE[last:]
+    assert built.cache.cached(content), "proved before its last byte was given"
+    assert left <= 3 * MiB
+    assert sum(hashed) == len(LARGE)
+
+
+def test_only_the_block_that_completes_a_file_waits_for_the_proof(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = rooms({"large": LARGE})
+    content, go, advance = dvc(LARGE, "large"), threading.Event(), SharedPartial.advance
+    monkeypatch.setattr(SharedPartial, "advance", lambda partial: go.wait(30) and advance(partial))
+    built.read(content, 0, 5 * BLOCK)
+    built.read(content, 6 * BLOCK)
+    last = built.cache.read(content, Span(5 * BLOCK + 3, 5 * BLOCK + 9), READER)
+    partial = built.store.partial(content, len(LARGE))
+    eventually(lambda: partial.completing == Span(5 * BLOCK, 6 * BLOCK))
+    partial.close()
+    assert built.read(content, 0, 5 * BLOCK) == LARGE[: 5 * BLOCK]
+    assert built.read(content, 6 * BLOCK) == LARGE[6 * BLOCK :]
+    assert isinstance(last, Future)
+    assert not last.done()
+    again = built.cache.read(content, Span(5 * BLOCK - 1, 5 * BLOCK + 1), READER)
+    assert isinstance(again, Future)
+    go.set()
+    assert wait(last, 20) == LARGE[5 * BLOCK + 3 : 5 * BLOCK + 9]
+    assert wait(again, 20) == LARGE[5 * BLOCK - 1 : 5 * BLOCK + 1]
+
+
+def test_a_wrong_file_fails_at_its_end_whatever_the_order(rooms: Callable[..., Rooms]) -> None:
+    wrong = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
+    spans = [(start, min(start + MiB, len(LARGE))) for start in range(0, len(LARGE), MiB)]
+    for number, order in enumerate((spans, spans[::-1], spans[5:] + spans[:5])):
+        built = rooms({f"large{number}": wrong})
+        content = dvc(LARGE, f"large{number}")
+        for start, end in order[:-1]:
+            assert built.read(content, start, end) == wrong[start:end]
+        with pytest.raises(IntegrityError):
+            built.read(content, *order[-1])
+        with pytest.raises(IntegrityError):
+            built.read(content, *order[0])
+        built.close()
 
 
 def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[..., Rooms]) -> None:

@@ -11,6 +11,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from support.hubs import hub
 from support.kinds import DIRECTORIES, READERS, differences, of
 from support.surveys import survey
 
+from dagfs.cache.core import WRONG_SECONDS
 from dagfs.devhub.behaviour import Behaviour, Fault, Redirect
 
 UNDER_WAY = 0.4
@@ -253,6 +255,7 @@ def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_fil
             assert seen.differences(wanted, errors=seen.errors) == []
         assert survey(data, "one/git").differences(others) == []
         ill.unlink()
+        time.sleep(WRONG_SECONDS)  # what was found wrong just now is given to nobody
         assert survey(data, "one/dvc3", readers=4).differences(wanted) == []
 
 
@@ -269,7 +272,7 @@ def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents
         with open(data / path, "rb", buffering=0) as file:
             assert os.pread(file.fileno(), 4096, 0) != right[:4096]
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            read_or_fail(data / path)  # to the end: the whole can be hashed
+            assert read_or_fail(data / path) is None
         ill.unlink()
         eventually(lambda: read_or_fail(data / path) == right)
         eventually(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
@@ -292,6 +295,25 @@ def test_wrong_bytes_that_an_earlier_worker_gave_are_gone_as_well(contents, tmp_
             os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
             ill.unlink()
             home.run("warm", data / path, check=False)
+            eventually(lambda: read_or_fail(data / path) == right)
+
+
+@pytest.mark.parametrize("heals", [True, False], ids=["once", "always"])
+def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tmp_path, heals):
+    """One byte of the first span is flipped: what came before the end was given, the end is EIO, also asked again."""
+    path, home = "one/dvc3/large.bin", Home(tmp_path / "home")
+    right = contents.files[path]
+
+    def flip(request):
+        hit = (request.kind, request.path) == ("raw", path) and (request.number == 0 or not heals)
+        return Fault(flip=100) if hit else None
+
+    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        done = subprocess.run(["cat", data / path], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert b"Input/output error" in done.stderr
+        assert 0 < len(done.stdout) < len(right)
+        if heals:
             eventually(lambda: read_or_fail(data / path) == right)
 
 

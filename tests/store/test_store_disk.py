@@ -22,6 +22,7 @@ from support.contents import claimed, dvc, eventually, git, noise, proof
 from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
 from dagfs.model import Content, Span
+from dagfs.proofs import Prover
 from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
@@ -605,6 +606,123 @@ def test_wrong_blocks_are_not_published_and_forgotten(opened: Opener) -> None:
     assert partial.publish()
     partial.close()
     assert read(store, dvc(data)) == data
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the chunks that are hashed, in order."""
+    sizes: list[int] = []
+    update = Prover.update
+
+    def count(prover: Prover, chunk: bytes) -> None:
+        sizes.append(len(chunk))
+        update(prover, chunk)
+
+    monkeypatch.setattr(Prover, "update", count)
+    return sizes
+
+
+def test_blocks_that_come_in_order_are_hashed_along_and_each_byte_once(opened: Opener, hashed: list[int]) -> None:
+    data = noise(LARGE)
+    partial = opened().partial(dvc(data), LARGE)
+    for start in range(0, LARGE, BLOCK):
+        partial.write(start, data[start : start + BLOCK])
+        assert partial.advance()
+        assert sum(hashed) == min(start + BLOCK, LARGE)
+        assert not partial.advance()
+    assert partial.completing == Span(10 * BLOCK, LARGE)
+    assert partial.publish()
+    assert sum(hashed) == LARGE
+    partial.close()
+
+
+def test_blocks_that_come_in_no_order_are_hashed_once_when_the_gap_is_closed(
+    opened: Opener, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagfs.store.partial.STEP", 4 * BLOCK)
+    data = noise(LARGE)
+    partial = opened().partial(dvc(data), LARGE)
+    for block in (10, 3, 1, 9, 2, 8, 7, 6, 5, 4):
+        partial.write(block * BLOCK, data[block * BLOCK : (block + 1) * BLOCK])
+        assert not partial.advance()
+    assert hashed == []
+    partial.write(0, data[:BLOCK])
+    assert partial.completing == Span(0, BLOCK)
+    assert partial.advance()
+    assert sum(hashed) == 4 * BLOCK
+    assert partial.publish()
+    assert sum(hashed) == LARGE
+    partial.close()
+
+
+def test_a_block_that_was_hashed_and_turns_out_damaged_is_hashed_anew_with_what_replaces_it(opened: Opener) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.seek(2 * BLOCK + 7)
+        file.write(b"\0\1\2")
+    while partial.advance():
+        pass
+    partial._blocks._drop([2])  # as a read finds it that comes when the block's pages were dropped
+    assert partial.completing is None
+    assert not partial.publish()
+    partial.write(2 * BLOCK, data[2 * BLOCK : 3 * BLOCK])
+    assert partial.completing == Span(0, LARGE), "somebody may have been given the block before"
+    assert partial.publish()
+    partial.close()
+    assert read(store, dvc(data)) == data
+    assert path_of(store, data).exists()
+
+
+def test_blocks_of_an_earlier_run_are_hashed_from_the_disk_once_and_a_damaged_one_is_fetched_again(
+    opened: Opener, hashed: list[int]
+) -> None:
+    data = noise(LARGE)
+    store = opened()
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data[: 6 * BLOCK])
+    partial.advance()
+    partial.close()
+    store.close()
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.seek(4 * BLOCK + 9)
+        file.write(b"\0\1\2")
+    hashed.clear()
+    partial = opened().partial(dvc(data), LARGE)
+    partial.write(6 * BLOCK, data[6 * BLOCK :])
+    while partial.advance():
+        pass
+    assert partial.missing(Span(0, LARGE)) == [Span(4 * BLOCK, 5 * BLOCK)]
+    assert sum(hashed) == 4 * BLOCK
+    partial.write(4 * BLOCK, data[4 * BLOCK : 5 * BLOCK])
+    assert partial.publish()
+    assert sum(hashed) == LARGE
+    partial.close()
+
+
+def test_a_disk_that_fails_while_it_is_hashed_costs_the_hash_and_no_block(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise(LARGE)
+    partial = opened().partial(dvc(data), LARGE)
+    partial.write(0, data)
+    pread, calls = os.pread, iter(range(100))
+
+    def fail(fd: int, size: int, offset: int) -> bytes:
+        if next(calls) == 1:
+            raise OSError(5, "Input/output error")
+        return pread(fd, size, offset)
+
+    with monkeypatch.context() as failing:
+        failing.setattr("dagfs.store.partial.os.pread", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            partial.advance()
+    assert partial.publish()
+    partial.close()
 
 
 def test_a_large_file_is_checked_block_by_block_after_a_boot(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
