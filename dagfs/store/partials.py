@@ -7,7 +7,7 @@ import fcntl
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,20 +133,25 @@ class Partials:
             self._open.pop(key).blocks.shut()
 
 
-def _remove_unlocked(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
+@contextlib.contextmanager
+def unused(path: str) -> Iterator[int]:
+    """Hold an incomplete file, so that no process takes it up. Raises OSError, BlockingIOError when one has it."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-        unlink_quietly(path + ".log")
-        return True
-    except OSError:
-        return False
+        yield fd
     finally:
         os.close(fd)
+
+
+def _remove_unlocked(path: str) -> bool:
+    try:
+        with unused(path):
+            os.unlink(path)
+            unlink_quietly(path + ".log")
+            return True
+    except OSError:
+        return False
 
 
 def _modified(path: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import zlib
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dagfs.store.handles import BLOCK
 from dagfs.store.layout import Layout, unlink_quietly
 from dagfs.store.partial import RECORD
+from dagfs.store.partials import unused
 
 
 def hashes(path: str) -> tuple[str, array[int]]:
@@ -49,20 +49,14 @@ def drop_damaged_partials(layout: Layout) -> Iterator[str]:
 
 def _is_damaged(path: str) -> bool:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+        with unused(path) as fd:
+            if _agrees(fd, path + ".log"):
+                return False
+            unlink_quietly(path)
+            unlink_quietly(path + ".log")
+            return True
+    except (FileNotFoundError, BlockingIOError):
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _agrees(fd, path + ".log"):
-            return False
-        unlink_quietly(path)
-        unlink_quietly(path + ".log")
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
 
 
 def _agrees(fd: int, log: str) -> bool:
