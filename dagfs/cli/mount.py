@@ -28,6 +28,12 @@ from dagfs.model import RefKind, printable
     metavar="SIZE",
     help="What the cache may hold; 50GiB if not given.",
 )
+@click.option(
+    "--dvc-cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A DVC repository, or DVC's cache: files are taken from it, and left in it.",
+)
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
 @click.option("--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once.")
@@ -51,6 +57,7 @@ def mount(
     host: str | None,
     cache_dir: str | None,
     cache_size: int,
+    dvc_cache: Path | None,
     token_file: Path | None,
     allow_other: bool,
     offline: bool,
@@ -67,6 +74,7 @@ def mount(
     unmounted, whatever is pushed meanwhile, unless --follow is given.
     """
     from dagfs.config import hub_host, places
+    from dagfs.daemon import dvc_cache as dvc
     from dagfs.daemon.background import Herald, detach, guarded
     from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
@@ -101,6 +109,7 @@ def mount(
         follow=follow,
         hold_while_open=hold_while_open,
         offline=offline,
+        dvc_cache=dvc.dvc_cache(dvc_cache) if dvc_cache else None,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))

@@ -107,11 +107,21 @@ def _figures(report: dict[str, Any]) -> dict[str, str | None]:
     return {
         "fetched": f"{size_text(metrics.get('fetch.received_bytes', 0))} in {loads:,} loads, {requests:,} requests",
         "from cache": f"{hits:,} of {hits + misses:,} reads",
+        "DVC's cache": _dvc_cache(metrics),
         "failed": f"{failed:,} operations; the log has each" if failed else None,
         "restarted": f"{restarts:,} times; the log says why" if restarts > 0 else None,
         "hidden": f"{hidden:,} names that no file system can show" if hidden else None,
         "refused": f"{refused:,} symbolic links that lead out of the mount" if refused else None,
     }
+
+
+def _dvc_cache(metrics: dict[str, int]) -> str | None:
+    names = ("hits", "given", "damaged", "failed")
+    hits, given, damaged, failed = (metrics.get(f"dvc_cache.{name}", 0) for name in names)
+    told = [f"{hits:,} files taken, {given:,} left there"] if hits or given else []
+    told += [f"{damaged:,} of its files are damaged"] if damaged else []
+    told += [f"{failed:,} could not be left there; the log says why"] if failed else []
+    return ", ".join(told) or None
 
 
 def _following(follow: dict[str, Any] | None) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dagfs.cache import Cache
+from dagfs.daemon.borrowing import BorrowingSource
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
@@ -16,6 +17,7 @@ from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
+from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content
 from dagfs.prefetch.annotations import AnnotationSource
@@ -53,11 +55,12 @@ class Core:
         self._plan = plan
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
-        self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
+        self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics, plan.dvc_cache)
         self.source: HubSource | OfflineSource = (
             OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
         )
-        self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
+        self._bytes: Source = BorrowingSource(self.source, self.store) if plan.dvc_cache else self.source
+        self.fetcher = Fetcher(self._bytes, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.workers = Workers()
         self.ledger = Ledger(ledger_path(plan.places, plan.id))
@@ -149,7 +152,7 @@ class Core:
     def close(self) -> None:
         self.rooms.prefetcher.enabled = False
         self.fetcher.close()
-        self.source.close()  # before the threads that may be waiting for it: the end has a deadline
+        self._bytes.close()  # before the threads that may be waiting for it: the end has a deadline
         (self.rooms if self.generations is None else self.generations).close()
         self.workers.close()
         self.cache.close()

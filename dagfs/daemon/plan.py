@@ -37,6 +37,7 @@ class MountPlan:
     follow: float | None = None
     hold_while_open: bool = False
     offline: bool = False
+    dvc_cache: Path | None = None
 
     @property
     def id(self) -> str:

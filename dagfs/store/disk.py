@@ -15,9 +15,11 @@ from typing import TypeVar
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Proof
 from dagfs.store.backlog import WAITING_MAX, Backlog, Waiting
+from dagfs.store.dvc_cache import DvcCache
 from dagfs.store.handles import Handles
 from dagfs.store.index import INDEX_ERRORS, Index
 from dagfs.store.layout import Layout
+from dagfs.store.lent import Lent
 from dagfs.store.lookup import Lookup
 from dagfs.store.partials import Partials
 from dagfs.store.room import Room, Shelf
@@ -46,8 +48,9 @@ class Info:
 class DiskStore:
     """Implements `seam.Store`. The objects it joins have leaf locks of their own; it holds none itself."""
 
-    def __init__(self, root: Path, limit_bytes: int, metrics: Metrics) -> None:
-        """Raises CacheRefused when the root cannot be used safely."""
+    def __init__(self, root: Path, limit_bytes: int, metrics: Metrics, dvc_cache: Path | None = None) -> None:
+        """`dvc_cache`: of DVC's own, read and given what comes. Raises CacheRefused when the root cannot be used
+        safely."""
         self.root = root
         self._metrics = metrics
         self._layout = Layout(root)
@@ -56,11 +59,13 @@ class DiskStore:
         self._values = self._open("values", lambda path: Values(path, limit_bytes))
         self._handles = Handles()
         self._partials = Partials(self._layout, limit_bytes, self._adopt, self._grown)
-        shelf = Shelf(self._layout, self._index, self._handles, metrics)
+        self.dvc_cache = DvcCache(dvc_cache, metrics) if dvc_cache is not None else None
+        lent = Lent(self.dvc_cache, self._handles, self._values) if self.dvc_cache is not None else None
+        shelf = Shelf(self._layout, self._index, self._handles, metrics, self.dvc_cache)
         self._room = Room(limit_bytes, shelf, self._partials)
         self._backlog = Backlog()
         self._writer = Writer(shelf, self._room, self._backlog)
-        self._lookup = Lookup(shelf, self._room, self._backlog, self._writer)
+        self._lookup = Lookup(shelf, self._room, self._backlog, self._writer, lent)
         self._writer.start()
         if self._writer.guarded(lambda: not self._index.total().files, False):
             self._writer.rebuild()
@@ -91,6 +96,15 @@ class DiskStore:
         """Give the size of a whole or partial file, in bytes, without opening it."""
         size = self._lookup.size(content)
         return size if size is not None else self._partials.size(content.key)
+
+    def lends(self, md5: str) -> bool:
+        """Say whether DVC's cache has a file of that name, whatever it holds."""
+        return self.dvc_cache is not None and self.dvc_cache.path(md5) is not None
+
+    def prove_lent(self, md5: str, cancelled: Callable[[], bool]) -> bool:
+        """Have a file of DVC's cache trusted from now on: hash it, 1.5 s for each GiB, unless that was done. False when
+        there is none, or its bytes are others."""
+        return self._lookup.prove_lent(md5, cancelled)
 
     def put(self, content: Content, data: bytes, proof: Proof) -> None:
         """Take a whole file: it can be read at once, and is on disk soon. Never blocks, never raises."""
@@ -171,6 +185,8 @@ class DiskStore:
         """Write what waits, and close."""
         self._backlog.close()
         self._writer.join()
+        if self.dvc_cache is not None:
+            self.dvc_cache.close()
         self._handles.forget()
         self._partials.close()
         self._index.close()

@@ -81,12 +81,13 @@ class Handle:
     written would start to write them, in the thread of whoever reads.
     """
 
-    def __init__(self, fd: int, seen: Stamp, md5: str, *, settled: bool) -> None:
+    def __init__(self, fd: int, seen: Stamp, md5: str, *, settled: bool, lent: bool = False) -> None:
         self.fd = fd
         self.seen = seen
         self.size = seen.size
         self.md5 = md5
         self.settled = settled
+        self.lent = lent  # of DVC's cache: not to be removed
         self.checker: Checker | None = None
         self.read = False  # some of its pages may be in memory for nothing
         self.users = 0

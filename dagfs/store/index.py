@@ -33,6 +33,9 @@ _TEXTS_SECONDS = 1.0
 """How long to believe that there is none: who looks for any DVC file that is not there would ask each time."""
 
 TEXT_SCHEME = "md5-dos2unix"
+DVC_SCHEMES = frozenset({"md5", TEXT_SCHEME})
+"""Of the names that DVC gives."""
+
 _TIMEOUT = 10.0
 """Seconds to wait for another process's transaction."""
 

@@ -7,26 +7,24 @@ import hashlib
 import os
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dagfs.model import Content, ContentId
 from dagfs.proofs import CHUNK
 from dagfs.store.backlog import Backlog
 from dagfs.store.handles import BLOCK, Checker, DiskFile, Handle, MemoryFile
-from dagfs.store.index import TEXT_SCHEME
+from dagfs.store.index import DVC_SCHEMES, TEXT_SCHEME
 from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
+from dagfs.store.lent import INLINE_MAX, Lent
 from dagfs.store.room import Room, Shelf
 from dagfs.store.seam import StoredFile
 from dagfs.store.writer import Writer
-
-INLINE_MAX = 8 << 20
-"""Bytes of a file that is verified while its reader waits: 15 ms. Larger ones are checked block by block."""
 
 
 class Lookup:
     """The files on a shelf and those on their way to it. Holds no lock; what it joins has leaf locks."""
 
-    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog, writer: Writer) -> None:
+    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog, writer: Writer, lent: Lent | None = None) -> None:
         self._layout = shelf.layout
         self._index = shelf.index
         self._handles = shelf.handles
@@ -34,6 +32,7 @@ class Lookup:
         self._room = room
         self._backlog = backlog
         self._writer = writer
+        self._lent = lent
         self._boot = boot_id()
         self._born = time.time_ns()
 
@@ -76,16 +75,48 @@ class Lookup:
         if handle is None:
             if self._handles.absent(name):
                 return None
-            handle = self._open_file(name, size)
+            handle = self._open_file(name, size) or self._borrow(name)
             if handle is None:
                 self._handles.note_absent(name, arrivals)
                 return None
             self._handles.add(name, handle)
+            self._give(name, handle)
         if size not in (None, handle.size):
             self._handles.release(handle)
             return None
+        if handle.lent:
+            return DiskFile(handle, self._handles.release, self._handles.forget)
         self._room.touch(handle.md5, handle.size)
         return DiskFile(handle, self._handles.release, self.remove)
+
+    def _borrow(self, name: ContentId) -> Handle | None:
+        """Open the file of DVC's cache, if it has one that may be trusted already."""
+        if self._lent is None or name.scheme != "md5":
+            return None
+        handle = self._lent.open(name.digest)
+        if handle is not None:
+            self._note_lent(name, handle)
+        return handle
+
+    def _note_lent(self, name: ContentId, handle: Handle) -> None:
+        if not self._handles.is_good(handle.md5, handle.seen):
+            self._metrics.add("dvc_cache.hits")
+        self._handles.note(name, handle.md5, handle.seen)
+
+    def _give(self, name: ContentId, handle: Handle) -> None:
+        if self._lent is not None and not handle.lent and name.scheme in DVC_SCHEMES:
+            self._lent.cache.give(self._layout.file(handle.md5), name)
+
+    def prove_lent(self, md5: str, cancelled: Callable[[], bool]) -> bool:
+        """Hash the file of DVC's cache, unless that was done; False when there is none, or its bytes are others."""
+        handle = self._lent.open(md5, cancelled) if self._lent is not None else None
+        if handle is None:
+            return False
+        name = ContentId("md5", md5)
+        self._note_lent(name, handle)
+        self._handles.add(name, handle)
+        self._handles.release(handle)
+        return True
 
     def _path(self, name: ContentId, size: int | None) -> str | None:
         """Give where a file of this name lies, if it is there."""
@@ -96,6 +127,10 @@ class Lookup:
         path = self._layout.file(md5) if md5 is not None else None
         if path is not None and os.path.exists(path):
             return path
+        if self._lent is not None and name.scheme == "md5":
+            path = self._lent.cache.path(name.digest)
+            if path is not None:
+                return path
         self._handles.note_absent(name, arrivals)
         return None
 
@@ -188,9 +223,20 @@ class Lookup:
             there = os.path.exists(self._layout.file(name.digest))  # 2 us, where a look into the index costs 40
             row = self._writer.guarded(lambda: self._index.row(name.digest), None) if there else None
             size = row.size if row is not None else None
+            if not there:
+                size = self._lent_size(name)
+                there = size is not None
         if not there:
             self._handles.note_absent(name, arrivals)
         return size
+
+    def _lent_size(self, name: ContentId) -> int | None:
+        handle = self._borrow(name)
+        if handle is None:
+            return None
+        self._handles.add(name, handle)
+        self._handles.release(handle)
+        return handle.size
 
 
 def _names(content: Content) -> Iterator[ContentId]:

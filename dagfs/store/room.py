@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dagfs.config import MIN_FREE_FRACTION
 from dagfs.metrics import Metrics
+from dagfs.store.dvc_cache import DvcCache
 from dagfs.store.evict import Residents
 from dagfs.store.handles import Handles
 from dagfs.store.index import Index
@@ -27,6 +28,7 @@ class Shelf:
     index: Index
     handles: Handles
     metrics: Metrics
+    dvc_cache: DvcCache | None = None
 
 
 class Room:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from dagfs.model import ContentId
 from dagfs.store.backlog import Backlog, Waiting
-from dagfs.store.index import INDEX_ERRORS, FileRow, good_mark
+from dagfs.store.index import DVC_SCHEMES, INDEX_ERRORS, FileRow, good_mark
 from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.room import Room, Shelf
 
@@ -34,6 +34,7 @@ class Writer:
         self._layout = shelf.layout
         self._index = shelf.index
         self._handles = shelf.handles
+        self._dvc_cache = shelf.dvc_cache
         self._room = room
         self._backlog = backlog
         self._boot = boot_id()
@@ -56,6 +57,7 @@ class Writer:
             self.complain(error)  # the file is found by its name, and verified then
             fresh = []
         self._layout.publish(path, self._layout.file(md5))
+        self._give(md5, names)
         if fresh:
             self._room.insert(md5, seen.size)
 
@@ -140,8 +142,14 @@ class Writer:
             self._layout.publish(temps[md5], self._layout.file(md5))
             del temps[md5]
             written[md5] = seen[md5]
+            self._give(md5, by_md5[md5].names)
         for md5 in added:
             self._room.insert(md5, len(by_md5[md5].data))
+
+    def _give(self, md5: str, names: tuple[ContentId, ...]) -> None:
+        """Have a file in DVC's cache as well, under the name that DVC has for it; git's are none of its business."""
+        if self._dvc_cache is not None and all(name.scheme in DVC_SCHEMES for name in names):
+            self._dvc_cache.give(self._layout.file(md5), names[-1])  # a text's own MD5 comes first
 
     def _find(self, file: Waiting) -> Stamp | None:
         """Look for a file that is in place already, and right."""
