@@ -98,7 +98,10 @@ class Core:
 
     def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
         pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
-        return Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
+        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
+        if self.store.dvc_cache is not None:
+            tree.keep_manifests(self.store.dvc_cache.keep_manifest)
+        return tree
 
     def _rooms(self, tree: Tree) -> Rooms:
         """Build what there is once for each commit; content, connections and threads serve all of them."""

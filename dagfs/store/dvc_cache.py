@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,7 @@ MODE = 0o444
 GIVEN_MAX = 16_384
 """Files remembered as given; one that is forgotten costs two failing system calls."""
 
+TEMP = ".dagfs-"
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})  # another disk, or one without them
 
@@ -90,6 +92,27 @@ class DvcCache:
             with contextlib.suppress(RuntimeError):  # closed
                 self._copies.submit(self._copy, path, places)
 
+    def keep_manifest(self, md5: str, pieces: Iterable[bytes]) -> bool:
+        """Keep the manifest of a directory, unless it is there; False when its bytes have another MD5, or cannot be
+        kept."""
+        places = [f"{place}.dir" for place in self._places(md5)]
+        if not self.writable or os.path.exists(places[0]):
+            return self.writable
+        found = hashlib.md5(usedforsecurity=False)
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=TEMP) as temp:
+                for piece in pieces:
+                    found.update(piece)
+                    temp.write(piece)
+                temp.flush()
+                if found.hexdigest() != md5:
+                    return False
+                self._give(temp.name, places, os.link)
+        except OSError as error:
+            self._failed(error)
+            return False
+        return True
+
     def close(self) -> None:
         """Give up what is still to be copied."""
         self._copies.shutdown(wait=True, cancel_futures=True)
@@ -130,7 +153,7 @@ class DvcCache:
         def bring(source: str, target: str) -> None:
             if os.path.exists(target):
                 raise FileExistsError(target)
-            with tempfile.NamedTemporaryFile(dir=os.path.dirname(target), prefix=".dagfs-") as temp:
+            with tempfile.NamedTemporaryFile(dir=os.path.dirname(target), prefix=TEMP) as temp:
                 shutil.copyfile(source, temp.name)
                 os.link(temp.name, target)
 

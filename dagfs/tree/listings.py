@@ -48,6 +48,7 @@ class Listings:
         self._book = book
         self._workers = workers
         self.memory_bytes = MEMORY_BYTES
+        self.adopted: Callable[[Listing], None] = lambda listing: None  # told, in a worker, of each that has come
         self._lock = threading.Lock()
         self._held: OrderedDict[str, Listing] = OrderedDict()  # by path, oldest first
         self._numbered: dict[int, Listing] = {}  # the same listings, by number
@@ -212,6 +213,7 @@ class Listings:
             return held
         for old in evicted:
             self.save(old, at_once=True)
+        self.adopted(listing)
         return listing
 
     def _keep_early_nodes(self, listing: Listing) -> None:

@@ -26,6 +26,7 @@ from dagfs.tree.builder import Giants, build, name_bytes, trusted_size
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
 from dagfs.tree.listings import Listings, ended
+from dagfs.tree.manifests import Keep, Manifests
 from dagfs.tree.numbers import BOOK_BITS, NumberBook, Recent, Values
 from dagfs.tree.refused import Refused
 from dagfs.tree.shelf import Shelf
@@ -91,6 +92,14 @@ class Tree:
         self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes
         self._singles: Recent[str, Place] = Recent(_KEPT)
         self._lookups: Recent[str, int] = Recent(_KEPT)  # directory without a listing -> lookups in it
+
+    def keep_manifests(self, keep: Keep) -> None:
+        """Have `keep` given the manifest of each DVC directory that is listed, or part of which is."""
+
+        def fetch(directory: Entry) -> None:
+            self._listings.get(directory, background=True)
+
+        self._listings.adopted = Manifests(self._listings.of_path, fetch, keep).listed
 
     @property
     def unnumbered(self) -> bool:

@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 from support.commands import Home, asked
 from support.hubs import hub
-from support.repos import add_legacy_file, commit_all, dvc, environment, git, new_repository, write_files
+from support.repos import (
+    add_legacy_directory,
+    add_legacy_file,
+    commit_all,
+    dvc,
+    environment,
+    git,
+    new_repository,
+    write_files,
+)
 
-IMAGES = {f"images/{i:02}.png": hashlib.sha256(b"%d" % i).digest() * 1000 for i in range(20)}
+NAMES = [f"images/{i:02}.png" for i in range(18)] + ["images/05/more é.png", 'images/05-"quoted".png']
+IMAGES = {name: hashlib.sha256(name.encode()).digest() * 1000 for name in NAMES}
+LEGACY = {f"old/{i}.txt": b"%d\n" % i for i in range(5)}
 MODEL = hashlib.sha256(b"model").digest() * 400_000  # 12.8 MB: larger than what is hashed while its reader waits
 OLD = b"written by DVC 2" * 1000
 
@@ -23,7 +34,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_files(root, {**IMAGES, "model.bin": MODEL, "one.bin": b"one" * 30_000})
     dvc(root, "repo = Repo.init(); repo.add(['images', 'model.bin', 'one.bin'])")
     add_legacy_file(root, "old.bin", OLD)
-    write_files(root, {".gitignore": b"/images\n/model.bin\n/one.bin\n/old.bin\n"})
+    add_legacy_directory(root, "old", {name[4:]: data for name, data in LEGACY.items()})
+    write_files(root, {".gitignore": b"/images\n/model.bin\n/one.bin\n/old.bin\n/old\n"})
     commit_all(root, "data")
     return root
 
@@ -65,6 +77,21 @@ def test_dvc_checks_out_what_was_read_on_a_mount_without_any_remote(
     run_dvc(clone, "checkout", "model.bin.dvc", "one.bin.dvc", "old.bin.dvc")
     assert (clone / "model.bin").read_bytes() == MODEL
     assert (clone / "old.bin").read_bytes() == OLD
+
+
+def test_dvc_checks_out_a_directory_whose_files_were_read(url: str, clone: Path, home: Home, tmp_path: Path) -> None:
+    """Its manifest is made from the listings, the one of its sub-directory among them."""
+    with home.mounted(url, tmp_path / "data", "--dvc-cache", clone) as data:
+        for name, right in IMAGES.items():
+            assert (data / name).read_bytes() == right
+        assert sorted(path.name for path in (data / "images").iterdir()) == sorted(
+            {name.split("/")[1] for name in IMAGES}
+        )
+        for name, right in LEGACY.items():
+            assert (data / name).read_bytes() == right
+        assert len(list((data / "old").iterdir())) == len(LEGACY)
+    run_dvc(clone, "checkout", "images.dvc", "old.dvc")
+    assert {name: (clone / name).read_bytes() for name in (*IMAGES, *LEGACY)} == {**IMAGES, **LEGACY}
 
 
 def test_after_a_pull_a_mount_downloads_nothing(
