@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from support.disks import needs_root, small_disk
 from support.histories import History, history, until
 from support.hubs import hub
 from support.mounts import ORDINARY
+from support.repos import commit_all, new_repository, write_files
 from support.users import run_as
 
 from dagfs.config import places
 from dagfs.daemon.reports import reports
+from dagfs.devhub.behaviour import Fault
 
 FOLLOW = ("--follow", "1", "--no-prefetch")
 
@@ -170,3 +173,59 @@ def test_the_watch_finds_a_stuck_worker_of_an_ordinary_user(sample, somebody, tm
         assert run_as(ORDINARY, (data / "images/001.jpg").read_bytes) == 0
         until(lambda: report(somebody)["generation"] == 2)
         assert "has not answered" in Path(before["log"]).read_text()
+
+
+OLD, NEW = SECRETS = [f"0123456789abcdef0123456789abcdef0123456{n}" for n in range(2)]
+
+
+def test_no_worker_lets_its_memory_be_read_or_writes_its_tokens_into_the_log(somebody, tmp_path):
+    """The mount's own, one that it was given meanwhile, and those that a later worker knows: a file may be named as a
+    token is, and whatever fails is named in the log."""
+    home, root = somebody, new_repository(tmp_path / "repo")
+    write_files(root, {f"{secret}-{n}": b"x" * 1000 for secret in SECRETS for n in range(4)})
+    commit_all(root, "Secrets", 1_700_000_000)
+    token = tmp_path / "token"
+
+    def give(secret: str) -> None:
+        token.with_suffix(".new").write_text(secret)
+        token.with_suffix(".new").chmod(0o600)
+        os.chown(token.with_suffix(".new"), ORDINARY or os.getuid(), ORDINARY or os.getgid())
+        token.with_suffix(".new").rename(token)
+
+    def fail(data: Path, number: int, *secrets: str) -> None:
+        for secret in secrets:
+            assert run_as(ORDINARY, (data / f"{secret}-{number}").read_bytes) != 0
+
+    def log() -> str:
+        text = Path(report(home)["log"]).read_text()
+        assert not any(secret in text for secret in SECRETS)
+        return text
+
+    def processes() -> list[psutil.Process]:
+        supervisor = psutil.Process(report(home)["pid"])
+        return [supervisor, *supervisor.children()]
+
+    give(OLD)
+    with (
+        hub(root, fault=refuse_content) as url,
+        home.mounted(url, tmp_path / "data", "--token-file", token, "--no-prefetch") as data,
+    ):
+        fail(data, 0, OLD)
+        assert log().count("[redacted]") >= 1
+        give(NEW)
+        time.sleep(1.1)  # as old as the knowledge of the file may be
+        fail(data, 1, NEW, OLD)
+        for number, how, secrets in ((2, "killed", (NEW, OLD)), (3, "renewed", (NEW,))):
+            next_worker(home, how)
+            seen = log().count("[redacted]")
+            fail(data, number, *secrets)
+            assert log().count("[redacted]") > seen
+            for process in processes():
+                assert os.stat(f"/proc/{process.pid}/environ").st_uid == 0, process.cmdline()
+                limits = Path(f"/proc/{process.pid}/limits").read_text()
+                core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+                assert core.split()[4:6] == ["0", "0"]
+
+
+def refuse_content(request: Any) -> Fault | None:
+    return Fault(status=403) if request.kind == "raw" else None
