@@ -20,6 +20,7 @@ _EXAMPLES = {"hidden": "hidden_names", "refused": "refused_link_names"}
 _STATES = {
     "starting": "not readable yet",
     "recovering": "its worker died and another starts; programs wait",
+    "unresponsive": "programs may wait; the kernel driver replaces a worker that stays so, within a minute",
     "failed": "given up; programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
     "ending": "unmounted; its daemon ends when its files are closed",
     "dead": "its daemon is gone and programs get ENOTCONN: `dagfs unmount` clears the place, `dagfs mount` replaces it",
@@ -131,7 +132,7 @@ def _following(follow: dict[str, Any] | None) -> dict[str, str | None]:
     return {
         "follows": f"its branch, asks every {follow['seconds']:g} s; this commit since {since}",
         "next": f"{follow['next']}, {follow['why']}" if follow["next"] else None,
-        "not asked": f"{follow['error']}; again in {max(0, follow['again'] - time.time()):.0f} s"
+        "complaint": f"{follow['error']}; asked again in {max(0, follow['again'] - time.time()):.0f} s"
         if follow["error"]
         else None,
     }

@@ -27,6 +27,7 @@ from dagfs.prefetch.scatter import ScatterSource
 from dagfs.prefetch.seam import GuessSource
 from dagfs.store.disk import DiskStore
 from dagfs.store.ledger import Ledger
+from dagfs.store.spare import Spare
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.tree.workers import Workers
 from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
@@ -51,7 +52,15 @@ class Followed:
 class Core:
     """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
-    def __init__(self, plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> None:
+    def __init__(
+        self,
+        plan: MountPlan,
+        commit: Commit,
+        token: Token,
+        followed: Followed | None = None,
+        spare: Spare | None = None,
+    ) -> None:
+        """`spare`: what the workers of the mount hand on of node ids that the disk does not take."""
         self._plan = plan
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
@@ -63,7 +72,7 @@ class Core:
         self.fetcher = Fetcher(self._bytes, commit, self.metrics, congested=lambda: self.store.congested)
         self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.workers = Workers()
-        self.ledger = Ledger(ledger_path(plan.places, plan.id))
+        self.ledger = Ledger(ledger_path(plan.places, plan.id), Spare(-1) if spare is None else spare)
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None

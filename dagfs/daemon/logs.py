@@ -6,7 +6,7 @@ import logging
 import logging.handlers
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dagfs.config import private_directory
@@ -27,15 +27,17 @@ class Redacting(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        self._secret: Callable[[], str | None] = lambda: None
+        self._secrets: Callable[[], Sequence[str]] = tuple
 
-    def hide(self, secret: Callable[[], str | None]) -> None:
-        """Remove what `secret` gives from now on; it is called for each line."""
-        self._secret = secret
+    def hide(self, secrets: Callable[[], Sequence[str]]) -> None:
+        """Remove what `secrets` gives from now on; it is called for each line."""
+        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        text, secret = redact(super().format(record)), self._secret()
-        return text.replace(secret, "[redacted]") if secret else text
+        text = redact(super().format(record))
+        for secret in sorted(self._secrets(), key=len, reverse=True):  # one may be the beginning of another
+            text = text.replace(secret, "[redacted]")
+        return text
 
 
 def redact(text: str) -> str:

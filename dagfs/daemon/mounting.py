@@ -29,6 +29,7 @@ from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
 from dagfs.kernel.openings import OpenTable
 from dagfs.model import Commit
 from dagfs.store.ledger import forget
+from dagfs.store.spare import Spare
 from dagfs.supervisor.loop import Supervisor, signals_held
 from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
 
@@ -54,7 +55,7 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
             if plan.driver == "libfuse":
                 status = _serve_libfuse(plan, commit, token, announcer)
             else:
-                service = Service(plan, commit, token, Tables(Table(), OpenTable(), announcer.shown))
+                service = Service(plan, commit, token, Tables(Table(), OpenTable(), announcer.shown, Spare()))
                 status = _serve_kernel(service, announcer, renewal(service, foreground=foreground))
         finally:
             announcer.ended()

@@ -8,13 +8,13 @@ from typing import Any
 
 from dagfs.config import Places
 from dagfs.daemon.control import ask
-from dagfs.daemon.state import MountState, Registry, alive, holding
+from dagfs.daemon.state import MountState, Registry, alive, holding, stopped
 from dagfs.kernel.mountinfo import is_ours
 
 NOTHING_HIDDEN: dict[str, Any] = {"hidden": 0, "hidden_names": [], "refused_links": 0, "refused_link_names": []}
 
 ANSWER_SECONDS = 5.0
-"""A daemon that says nothing for so long is reported without its figures."""
+"""A daemon that says nothing for so long does not serve, whatever its state file says."""
 
 
 def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
@@ -40,5 +40,13 @@ def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] 
         return report | {"state": "ending"}  # unmounted by somebody else; files are open, or it is about to end
     try:
         return report | next(ask(registry.socket(name), {"op": "status"}, ANSWER_SECONDS))
-    except (OSError, ValueError, StopIteration):  # it starts or recovers
+    except TimeoutError:
+        return report | ({"state": "unresponsive", "reason": _silence(state)} if state.state == "serving" else {})
+    except (OSError, ValueError, StopIteration):  # it starts or recovers, or had no room for its socket
         return report
+
+
+def _silence(state: MountState) -> str:
+    who = "its worker" if state.workers else "its daemon"
+    said = f"{who} has not answered for {ANSWER_SECONDS:g} s"
+    return f"{said}: it is stopped" if any(map(stopped, state.workers or (state.pid,))) else said

@@ -18,6 +18,7 @@ from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.session import Opening, Session
 from dagfs.model import Commit
+from dagfs.store.spare import Spare
 from dagfs.supervisor.post import Ready
 
 
@@ -28,6 +29,7 @@ class Tables:
     backings: Table
     openings: OpenTable
     commits: CommitTable
+    spare: Spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Service:
         """Serve the device; `takes_over`: another worker did before."""
         plan, tables = self.plan, self.tables
         followed = Followed(tables.commits, takes_over) if plan.follow else None
-        with worker_rooms(plan, self.commit, self.token, followed) as core:
+        with worker_rooms(plan, self.commit, self.token, followed, tables.spare) as core:
             through = agreed.has(Feature.PASSTHROUGH)
             backings = Backings(fd, tables.backings, takes_over=takes_over) if through else None
             openings = Openings(tables.openings) if plan.hold_while_open else None

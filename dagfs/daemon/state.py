@@ -18,8 +18,8 @@ class MountState:
     """One mount as `dagfs status --json` prints it.
 
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
-    serving, recovering, failed (`reason` says why); who reads it may find that it is ending or dead. `born` is the
-    start time of `pid` in clock ticks: a reused pid does not deceive.
+    serving, recovering, failed (`reason` says why); who reads it may find that it is unresponsive, ending or dead.
+    `born` is the start time of `pid` in clock ticks: a reused pid does not deceive.
     """
 
     mountpoint: str
@@ -100,6 +100,13 @@ def birth(pid: int) -> int:
         return 0
     after_name = stat.rpartition(")")[2].split()
     return 0 if after_name[0] == "Z" else int(after_name[19])
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, by a signal or a debugger."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def alive(state: MountState) -> bool:

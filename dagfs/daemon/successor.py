@@ -25,6 +25,7 @@ from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Negotiated
 from dagfs.kernel.openings import OpenTable
 from dagfs.model import Commit
+from dagfs.store.spare import Spare
 from dagfs.supervisor.post import Post, Renew, run_worker
 
 FORMAT = 1
@@ -46,7 +47,12 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
     """Give what makes a worker process one of the installed code."""
 
     tables = service.tables
-    shared = {"backings": tables.backings.fd, "openings": tables.openings.fd, "commits": tables.commits.fd}
+    shared = {
+        "backings": tables.backings.fd,
+        "openings": tables.openings.fd,
+        "commits": tables.commits.fd,
+        "spare": tables.spare.fd,
+    }
 
     def renew(post: Post) -> NoReturn:
         told: dict[str, Any] = {
@@ -80,13 +86,17 @@ def main(message: int) -> NoReturn:
     if told["format"] != FORMAT:
         sys.exit(f"format {told['format']} of a worker's post, not {FORMAT}: unmount, and mount again")
     plan, commit = decode(MountPlan, told["plan"]), decode(Commit, told["commit"])
-    interpreter.keep_memory_private()  # a program that is begun can be traced again
     formatter = start_log(None if told["foreground"] else log_path(plan.places.state, plan.id))
     post = Post(told["device"], told["stacks"], told["supervisor"], Negotiated.from_json(told["negotiated"]))
     given = told["tables"]
     for fd in (post.fd, post.stacks, *given.values()):
         os.set_inheritable(fd, False)
-    tables = Tables(Table(given["backings"]), OpenTable(given["openings"]), CommitTable(commit, given["commits"]))
+    tables = Tables(
+        Table(given["backings"]),
+        OpenTable(given["openings"]),
+        CommitTable(commit, given["commits"]),
+        Spare(given["spare"]),
+    )
     token = token_for(plan)
     formatter.hide(token.known)
     service = Service(plan, commit, token, tables)

@@ -21,15 +21,18 @@ from dagfs.hub.auth import Token
 from dagfs.kernel.following import Following
 from dagfs.kernel.openings import Openings
 from dagfs.model import Commit, RefKind
+from dagfs.store.spare import Spare
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> Iterator[Core]:
+def worker_rooms(
+    plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None, spare: Spare | None = None
+) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
-    core = Core(plan, commit, token, followed)
+    core = Core(plan, commit, token, followed, spare)
     try:
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}

@@ -24,6 +24,9 @@ ENVIRONMENT_NAMES = ("DAGSHUB_USER_TOKEN", "DAGSHUB_TOKEN")
 RECHECK_SECONDS = 1.0
 """How old the knowledge of the token file may be: a stat for each of thousands of small transfers is not free."""
 
+KNOWN_MAX = 100
+"""Earlier tokens that are still kept out of the log: a hub may quote one, and it may be good for a while yet."""
+
 MAX_FILE_BYTES = 1 << 20
 _OPEN_TO_OTHERS = 0o066
 
@@ -40,9 +43,10 @@ class Token:
         self.source = source
         self.unused = ""
         self._value = value
+        self._known: tuple[str, ...] = () if value is None else (value,)
         self._path = path
         self._read = read
-        self._lock = threading.Lock()  # guards the two below and _value; held over a small local read only
+        self._lock = threading.Lock()  # guards the two below, _value and _known; held over a small local read only
         self._checked = time.monotonic()
         self._stamp = _stamp(path)  # of the file's state that _value was read from
 
@@ -66,16 +70,21 @@ class Token:
                 self._reread(self._read, self._path)
             return self._value
 
-    def known(self) -> str | None:
-        """Give the token as it was read last: no look at the file, no lock, so that the log can ask at any time."""
-        return self._value
+    def known(self) -> tuple[str, ...]:
+        """Give the token as it was read last, and those before it, KNOWN_MAX at most: no look at the file, no lock, so
+        that the log can ask at any time."""
+        return self._known
 
     def _reread(self, read: Reader, path: Path) -> None:
         """Take the new token; a file that vanished or is being replaced leaves the old one valid."""
         try:
-            self._value = read(path) or self._value
+            value = read(path)
         except UsageError as error:
             log.warning("keeping the token read before: %s", error)
+            return
+        if value and value != self._value:
+            self._value = value
+            self._known = (value, *self._known)[: KNOWN_MAX + 1]
 
     def __repr__(self) -> str:
         return f"Token(from {self.source})"

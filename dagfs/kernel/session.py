@@ -43,6 +43,7 @@ from dagfs.kernel.protocol import (
     encode_statfs,
     error_reply,
 )
+from dagfs.kernel.waiting import Waiting
 from dagfs.model import Answer
 from dagfs.vfs.errnos import report
 from dagfs.vfs.seam import ROOT, FileSystem
@@ -102,12 +103,20 @@ class Session:
         self._brief_entry = partial(encode_entry, owner=owner, name_valid=0)
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
+        self._waiting = Waiting(lambda unique: self._write(error_reply(unique, errno.EINTR)))
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
 
     def run(self) -> None:
         """Serve until the mount or its connection has ended, or the descriptor reads as at its end."""
+        self._waiting.start()
+        try:
+            self._read_on()
+        finally:
+            self._waiting.stop()
+
+    def _read_on(self) -> None:
         while True:
             try:
                 message = os.read(self._fd, BUFFER_SIZE)
@@ -178,7 +187,9 @@ class Session:
             return
         handler = self._handlers.get(op)
         if handler is None:
-            if op not in SILENT:
+            if op == Op.INTERRUPT:
+                self._waiting.interrupted(int.from_bytes(message[BODY : BODY + 8], sys.byteorder))
+            elif op not in SILENT:
                 self._write(error_reply(unique, errno.ENOSYS))
             return
         try:
@@ -187,11 +198,13 @@ class Session:
             self._refuse(op, unique, node, error)
             return
         if isinstance(answer, Future):
+            self._waiting.add(message)
             answer.add_done_callback(partial(self._complete, op, unique, node))
         else:
             self._reply(unique, answer)
 
     def _complete(self, op: int, unique: int, node: int, done: Future[bytes]) -> None:
+        self._waiting.answered(unique)
         try:
             body = done.result()
         except BaseException as error:  # noqa: BLE001 -- the waiting program must hear of it, whatever it is

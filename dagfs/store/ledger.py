@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import threading
 from pathlib import Path
 
 from dagfs.config import private_directory
 from dagfs.store.index import INDEX_ERRORS
-from dagfs.store.values import Values
+from dagfs.store.spare import Spare
+from dagfs.store.values import FrozenValues, Values
 
 log = logging.getLogger(__name__)
 
@@ -17,33 +19,72 @@ _LIMIT = 8 << 30  # of which Values takes an eighth: the numbers of five million
 
 
 class Ledger:
-    """Named bytes on disk, thread-safe, for one mount. A disk that fails is logged: then a restart may miss them."""
+    """Named bytes for one mount, thread-safe: on disk, and what that does not take in memory that the mount's workers
+    share. A name that is in memory stays there until the next worker, so that no older value hides a newer one."""
 
-    def __init__(self, directory: Path) -> None:
-        self._values: Values | None = None  # None iff the directory cannot be used
+    def __init__(self, directory: Path, spare: Spare) -> None:
+        self._directory = directory
+        self._spare = spare
+        self._lock = threading.Lock()  # over the choice between the next two, and over writes
+        self._values: Values | None = None  # None iff the disk takes no writes, or there is none
+        self._frozen: FrozenValues | None = None  # what such a disk has
+        self._told = False  # the log has been told of the trouble that there is
+        spare.reload()
         try:
-            self._values = Values(private_directory(directory), _LIMIT)
+            self._open().set_all(spare.items())
+            spare.clear()
         except INDEX_ERRORS as error:
             self._complain(error)
+            self._freeze()
 
     def get_value(self, name: str) -> bytes | None:
-        return self._values.get(name) if self._values is not None else None
+        kept = self._spare.get(name)
+        if kept is not None:
+            return kept
+        with self._lock:
+            on_disk = self._values or self._frozen
+        return None if on_disk is None else on_disk.get(name)
 
     def set_value(self, name: str, value: bytes) -> None:
-        if self._values is None:
-            return
-        try:
-            self._values.set(name, value)
-        except INDEX_ERRORS as error:
-            self._complain(error)
+        with self._lock:
+            if name in self._spare or not self._written(name, value):
+                self._keep(name, value)
 
     def close(self) -> None:
         if self._values is not None:
             self._values.close()
+        if self._frozen is not None:
+            self._frozen.close()
 
-    @staticmethod
-    def _complain(error: Exception) -> None:
-        log.warning("node ids are not written down, and a worker's death may cost ESTALE: %s", error)
+    def _written(self, name: str, value: bytes) -> bool:
+        try:
+            (self._values or self._open()).set(name, value)
+        except INDEX_ERRORS as error:
+            self._complain(error)
+            return False
+        self._told = False
+        return True
+
+    def _keep(self, name: str, value: bytes) -> None:
+        if not self._spare.set(name, value):
+            log.error("a node id is not written down, there is no room: a worker's death may cost ESTALE")
+
+    def _open(self) -> Values:
+        values = self._values = Values(private_directory(self._directory), _LIMIT)
+        frozen, self._frozen = self._frozen, None
+        if frozen is not None:
+            frozen.close()
+        return values
+
+    def _freeze(self) -> None:
+        with contextlib.suppress(*INDEX_ERRORS):  # nothing was ever written
+            if self._values is None:
+                self._frozen = FrozenValues(self._directory)
+
+    def _complain(self, error: Exception) -> None:
+        if not self._told:
+            log.warning("node ids are kept in memory until the disk of the state directory takes them: %s", error)
+            self._told = True
 
 
 def forget(directory: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, ItemsView, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -74,6 +74,9 @@ class Recent(Generic[K, V]):
 
     def items(self) -> ItemsView[K, V]:
         return self._items.items()
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._items)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.answers import then
-from dagfs.errors import IntegrityError, IsADirectory, NotFound, Offline, UnsafeLink, Unsupported
+from dagfs.errors import (
+    DagfsError,
+    IntegrityError,
+    IsADirectory,
+    NotFound,
+    Offline,
+    UnsafeLink,
+    Unsupported,
+)
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, Kind, printable
@@ -72,7 +81,14 @@ class Vfs:
         self._opened: Recent[int, _Opened] = Recent(_OPENED_KEPT)
 
     def lookup(self, parent: int, name: bytes) -> Answer[Attributes]:
-        return then(self._tree.lookup(parent, name), self._attributes)
+        try:
+            answer = then(self._tree.lookup(parent, name), self._attributes)
+        except DagfsError as error:
+            self._marks.not_found(parent, name, error)
+            raise
+        if isinstance(answer, Future):
+            answer.add_done_callback(lambda done: self._marks.not_found(parent, name, done.exception()))
+        return answer
 
     def getattr(self, node: int) -> Answer[Attributes]:
         return then(self._tree.place(node), self._attributes)
@@ -136,7 +152,16 @@ class Vfs:
         known = self._known_attributes(place)
         if known is not None:
             return known
-        return then(self._sizer.size(place, self._tree.content(place)), lambda _: self._settled(place))
+
+        def ask() -> Answer[Attributes]:
+            return then(self._sizer.size(place, self._tree.content(place)), lambda _: self._settled(place))
+
+        return recover(ask, DagfsError, lambda error: self._unsized(place, error))
+
+    def _unsized(self, place: Place, error: DagfsError) -> Attributes:
+        """Note for the file itself what the adapter, who has a name only, notes for its directory."""
+        self._marks.failures.put(place.node, f"size: {error}")
+        raise error
 
     def _settled(self, place: Place) -> Attributes:
         known = self._known_attributes(place)

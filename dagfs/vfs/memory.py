@@ -34,8 +34,9 @@ class MemoryFs:
     """`files` and `links` by path ("a/b"), directories follow from them and from `directories`.
 
     Behaviour can be switched at any time: `sizes_known` False hides sizes from listings until a lookup; operations in
-    `later` are answered by another thread; those whose path is in `stalled` once `release` is called; `errors` by
-    (operation, path) are raised; `sparse` gives files of zeros by their size. `calls` counts (operation, path).
+    `later` are answered by another thread; those in `stalling` whose path is in `stalled` once `release` is called;
+    `errors` by (operation, path) are raised; `sparse` gives files of zeros by their size. `calls` counts
+    (operation, path).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class MemoryFs:
         self.sizes_known = True
         self.later: set[str] = set()
         self.stalled: set[str] = set()
+        self.stalling = {"read"}
         self.errors: dict[tuple[str, str], Exception] = {}
         self.sparse: dict[str, int] = {}
         self.on_disk: dict[str, StoredFile] = {}
@@ -138,7 +140,7 @@ class MemoryFs:
             self.calls[operation, path] += 1
         if error := self.errors.get((operation, path)):
             raise error
-        stalls = path in self.stalled and operation == "read" and not self._released.is_set()
+        stalls = path in self.stalled and operation in self.stalling and not self._released.is_set()
         if not stalls and operation not in self.later:
             return give()
         promise: Future[T] = Future()

@@ -20,7 +20,7 @@ from dagfs.daemon.control import ControlServer, ask
 from dagfs.daemon.logs import Redacting, start_log
 from dagfs.daemon.state import MountState, Registry
 from dagfs.errors import CacheRefused
-from dagfs.hub.auth import find_token
+from dagfs.hub.auth import KNOWN_MAX, find_token
 from dagfs.metrics import Metrics
 from dagfs.store.disk import DiskStore
 
@@ -233,7 +233,7 @@ def test_the_mounts_own_token_is_removed_from_the_log_whatever_it_stands_in(tmp_
     before, level = root.handlers[:], root.level
     try:
         formatter = start_log(tmp_path / "logs" / "x.log")
-        formatter.hide(lambda: SECRET)
+        formatter.hide(lambda: [SECRET])
         logging.getLogger("x").error("a value: %r", {"k": SECRET})
         try:
             int(f"no such thing: {SECRET}")
@@ -269,4 +269,12 @@ def test_a_token_file_may_be_rotated_under_the_log(tmp_path):
     assert "first-token" not in formatter.format(line)
     path.write_text("second-token")
     assert token.current(at_once=True) == "second-token"
-    assert "second-token" not in formatter.format(line)
+    assert "-token" not in formatter.format(line)  # whoever gave out the first may still take it
+    path.write_text("second-token-and-more")
+    assert token.current(at_once=True) == "second-token-and-more"
+    longer = logging.LogRecord("x", logging.ERROR, "f", 1, "second-token-and-more", (), None)
+    assert "-and-more" not in formatter.format(longer)
+    for number in range(3 * KNOWN_MAX):
+        path.write_text(f"token-{number}")
+        assert token.current(at_once=True) == f"token-{number}"
+    assert len(token.known()) == KNOWN_MAX + 1

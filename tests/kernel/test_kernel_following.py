@@ -110,6 +110,19 @@ def test_the_root_as_working_directory_shows_the_new_commit_and_a_directory_belo
         os.chdir(before)
 
 
+@pytest.mark.mount
+def test_the_kernel_keeps_the_listings_of_a_commits_directories_and_none_of_the_root(one: Mounted) -> None:
+    """A listing of the root that it keeps may have been put together from two commits."""
+    for number in (2, 1):
+        one.show(sha(number))
+        for folder, asked in ((one.path / "same", False), (one.path, True)):
+            names = os.listdir(folder)
+            before = one.counts()
+            assert os.listdir(folder) == names
+            after = sent(one, before)
+            assert (after.get("readdir", 0) + after.get("readdirplus", 0) > 0) == asked, (folder, after)
+
+
 def sent(one: Mounted, before: dict[str, int]) -> dict[str, int]:
     return dict(Counter(one.counts()) - Counter(before))
 

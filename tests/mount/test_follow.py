@@ -341,7 +341,7 @@ def test_a_hub_that_fails_changes_nothing_until_it_answers(moving, home, tmp_pat
         assert read_all(data) == moving.files[1]
         broken.write_text(what)
         moving.commit()
-        told, line = ("why", "being prepared") if "listing" in what else ("error", "not asked")
+        told, line = ("why", "being prepared") if "listing" in what else ("error", "complaint")
         until(lambda: report(home)["follow"][told])
         assert line in home.run("status").stdout
         assert read_all(data) == moving.files[1]
@@ -379,6 +379,9 @@ def test_a_branch_that_is_deleted_is_complained_of_and_one_that_goes_back_is_fol
     ):
         git(moving.root, "branch", "-D", "main")
         until(lambda: "main" in (report(home)["follow"]["error"] or ""))
+        said = home.run("status").stdout
+        assert "complaint" in said  # it was asked for, and is gone
+        assert "not asked" not in said
         assert read_all(data) == moving.files[2]
         git(moving.root, "branch", "main", moving.shas[1])
         until(lambda: version(data) == 1)

@@ -82,6 +82,8 @@ def test_what_is_missing_is_told(sample, home, tmp_path):
         assert not (data / "no such file").exists()  # the root is listed: that is absence, and no lack
         fails_with(data / "no such file", errno.ENOENT)
         assert b"not in the cache" in os.getxattr(data / "odd git", "user.dagfs.error")
+        assert b"the cache does not have" in os.getxattr(data / "images", "user.dagfs.error.007.jpg")
+        assert "user.dagfs.error.008.jpg" in os.listxattr(data / "images")
         (report,) = home.status()
         missing = report["missing"]
         assert set(missing["paths"]) >= {"odd git/", "legacy/", "images/007.jpg"}

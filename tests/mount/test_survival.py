@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from support.hubs import hub
 from support.repos import big_directory
 from support.storms import state_of, storm
 from support.walks import differences, looks_of, walk
 
 import dagfs
+from dagfs.cli.status import status
 from dagfs.devhub.behaviour import Fault
 from dagfs.errors import AlreadyMounted
 from dagfs.kernel.mountinfo import find_mount
@@ -338,6 +341,33 @@ def test_a_worker_that_stops_answering_is_found_in_a_real_mount(sample, home, tm
         said = Path(report["log"]).read_text()
         assert "has not answered" in said
         assert "in _serve" in said or "in run" in said
+
+
+def test_status_does_not_call_a_mount_serving_whose_worker_says_nothing(sample, home, tmp_path, monkeypatch):
+    monkeypatch.setattr("dagfs.daemon.reports.ANSWER_SECONDS", 0.5)
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+
+        def told() -> tuple[int, str]:
+            done = CliRunner().invoke(status, [str(data)], env=home.environment())
+            return done.exit_code, done.output
+
+        (worker,) = home.status()[0]["workers"]
+        assert told()[0] == 0
+        os.kill(worker, signal.SIGSTOP)
+        code, text = told()
+        assert (code, "unresponsive" in text, "it is stopped" in text) == (1, True, True)
+        assert "serving" not in text
+        os.kill(worker, signal.SIGCONT)
+        assert told()[0] == 0
+        (control,) = (home.root / "run/dagfs").glob("*.sock")
+        control.unlink()
+        assert told()[0] == 0  # a worker that had no room for its socket serves all the same
+        with socket.socket(socket.AF_UNIX) as silent:
+            monkeypatch.chdir(control.parent)
+            silent.bind(control.name)
+            silent.listen()
+            code, text = told()
+        assert (code, "has not answered" in text, "stopped" in text) == (1, True, False)
 
 
 @pytest.mark.parametrize("gone", ["a file in its place", "full"])

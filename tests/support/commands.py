@@ -22,11 +22,13 @@ DETACH = ("umount", "-l") if os.geteuid() == 0 else ("fusermount3", "-u", "-z")
 @dataclass
 class Home:
     """One user's environment: cache, state and runtime directories under `root`. `deadlines`: how long the daemon waits
-    for a byte, and for progress, in seconds, where the usual 30 and 120 are too long for a test."""
+    for a byte, and for progress, in seconds, where the usual 30 and 120 are too long for a test. `user`: the uid that
+    commands are run as, if not the tests' own; it may read what others may not, where Python may be."""
 
     root: Path
     extra: dict[str, str] = field(default_factory=dict)
     deadlines: tuple[float, float] | None = None
+    user: int | None = None
 
     def environment(self) -> dict[str, str]:
         places = {
@@ -47,7 +49,7 @@ class Home:
         """Run `dagfs WORDS`; the test fails with what it printed when `check` and its status is not 0."""
         program = ["-m", "dagfs"] if self.deadlines is None else [HASTY, *map(str, self.deadlines)]
         done = subprocess.run(
-            [sys.executable, *program, *map(str, words)],
+            [*_as(self.user), sys.executable, *program, *map(str, words)],
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -72,6 +74,15 @@ class Home:
             ended = self.run("unmount", mountpoint, check=False)
             if ended.returncode:
                 subprocess.run([*DETACH, str(mountpoint)], timeout=10, stderr=subprocess.DEVNULL)
+
+
+def _as(user: int | None) -> list[str]:
+    """Give the words before a command that is run as another user."""
+    if user is None:
+        return []
+    reads = "+dac_read_search"
+    who = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return ["setpriv", *who, f"--inh-caps={reads}", f"--ambient-caps={reads}", "--"]
 
 
 @contextlib.contextmanager

@@ -163,6 +163,42 @@ def test_extended_attributes_tell_what_is_known_of_a_path(world):
     assert world.metrics.snapshot()["vfs.failed.read"] == 1
 
 
+def test_a_failure_before_a_size_is_known_is_told_by_the_directory_and_then_by_the_file(world):
+    world.source.has_sizes = False
+    directory = world.walk_to("d")
+
+    def get(name, node):
+        return world.wait(world.vfs.getxattr(node, b"user.dagfs." + name))
+
+    world.wait(world.vfs.readdir(directory.node))
+    world.source.fail("open:d/b", RemoteUnavailable("the hub is asleep"))
+    with pytest.raises(RemoteUnavailable):
+        world.wait(world.vfs.lookup(directory.node, b"b"))
+    assert b"the hub is asleep" in get(b"error.b", directory.node)
+    assert b"user.dagfs.error.b" in world.vfs.listxattr(directory.node)
+    with pytest.raises(NotFound):
+        world.wait(world.vfs.lookup(directory.node, b"absent"))
+    assert get(b"error.absent", directory.node) is None
+    found = world.wait(world.vfs.lookup(directory.node, b"b"))
+    assert b"the hub is asleep" in get(b"error", found.node)
+
+
+def test_attributes_of_names_have_names_that_the_kernel_takes_and_are_few(world):
+    names = [b"%0255d" % 0, b"%0238d" % 0, b"%0237d" % 0, *(b"%d" % n for n in range(2000))]
+    for name in names:
+        world.vfs._marks.not_found(ROOT, name, RemoteUnavailable("x" * 5000))
+        if len(name) > 4:
+            world.vfs._marks.not_found(ROOT, name, None)
+    listed = [name for name in world.vfs.listxattr(ROOT) if b".error." in name]
+    assert listed == [b"user.dagfs.error.%d" % n for n in range(1900, 2000)]
+    world.vfs._marks.not_found(ROOT, names[1], RemoteUnavailable("x"))
+    world.vfs._marks.not_found(ROOT, names[0], RemoteUnavailable("x"))
+    assert world.vfs.listxattr(ROOT)[-1] == b"user.dagfs.error." + names[1]
+    assert max(map(len, world.vfs.listxattr(ROOT))) == 255
+    assert len(world.wait(world.vfs.getxattr(ROOT, b"user.dagfs.error.1999"))) == 1024
+    assert len(world.vfs._marks.failures._names) == 1024
+
+
 def test_the_memory_of_failures_is_bounded(world):
     for node in range(5000):
         world.vfs.failed(node, "read", RemoteUnavailable("x" * 5000))
