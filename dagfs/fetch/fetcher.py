@@ -149,6 +149,7 @@ class Fetcher:
             return None
         paused = self._queue.slots.paused_until
         wake = paused if paused > now else self._queue.bets_at(now) if guesses else now + CONGESTION_POLL
+        wake = min(wake, max(paused, self._queue.lends_at()))
         if wake == math.inf or any(other <= wake for other in self._wakes):
             return None
         self._wakes.add(wake)

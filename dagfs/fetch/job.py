@@ -49,6 +49,12 @@ class Job:
         self.integrity_failures = 0
         self.denials = 0
 
+    @property
+    def heard(self) -> float:
+        """When its body was asked for, or brought something last, on the monotonic clock."""
+        attempt = self.attempt
+        return self.asked if attempt is None else max(attempt.opened, attempt.first_byte, attempt.last_byte)
+
     def __repr__(self) -> str:
         return f"<load of {self.content.entry.path} {self.state.name} {self.urgency.name}>"
 

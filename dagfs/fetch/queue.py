@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Protocol
 
 from dagfs.fetch.pace import Pace
-from dagfs.fetch.slots import Slots
+from dagfs.fetch.slots import LENT_MAX, LOOK, SILENCE, Slots
 from dagfs.model import Urgency
 
 GUESSED_BYTES_MAX = 64 << 20
@@ -20,6 +20,10 @@ class Waiter(Protocol):
     urgency: Urgency
     weight: int
 
+    @property
+    def heard(self) -> float:
+        """When its transfer began, or bytes came last; on the caller's clock."""
+
 
 class Queue:
     """What waits and how much runs. Not thread-safe: the fetcher's lock guards it."""
@@ -31,6 +35,8 @@ class Queue:
         self._running: dict[Waiter, Urgency] = {}  # the class it was started in
         self._weight = 0  # of all that run
         self._bets = 0  # of those that run
+        self._silent: set[Waiter] = set()  # that ran without a byte at the last look: readers may run besides
+        self._look_at = -math.inf
 
     def add(self, load: Waiter) -> None:
         self._waiting[load.urgency][load] = None
@@ -45,7 +51,7 @@ class Queue:
 
     def start(self, now: float, *, guesses: bool) -> Waiter | None:
         """Take the next load that may run now; `guesses`: also those that only fill the cache."""
-        if now < self.slots.paused_until or len(self._running) >= self.slots.limit:
+        if now < self.slots.paused_until or self._full(now):
             return None
         for urgency, waiting in self._waiting.items():
             if waiting and self._may_run(urgency, next(iter(waiting)), guesses, now):
@@ -65,6 +71,7 @@ class Queue:
             return None
         self._weight -= load.weight
         self._bets -= urgency is Urgency.BET
+        self._silent.discard(load)
         self.pace.ended(load, now)
         return urgency
 
@@ -73,12 +80,27 @@ class Queue:
         opens = self.pace.opens(now) if self._waiting[Urgency.BET] else math.inf
         return opens if opens > now else math.inf
 
+    def lends_at(self) -> float:
+        """When a slot may be lent to a reader that waits; infinity when none does."""
+        return self._look_at if self._waiting[Urgency.READER] else math.inf
+
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._waiting.values())
 
     @property
     def running(self) -> int:
         return len(self._running)
+
+    def _full(self, now: float) -> bool:
+        """Tell whether nobody may start. Silent transfers hold no slot against readers, who else would wait for the
+        inactivity deadlines of files that are not theirs."""
+        free = self.slots.limit - len(self._running)
+        if free > 0:
+            return False
+        if self._waiting[Urgency.READER] and now >= self._look_at:
+            self._look_at = now + LOOK
+            self._silent = {load for load in self._running if now - load.heard >= SILENCE}
+        return free + min(len(self._silent), LENT_MAX) <= 0
 
     def _may_run(self, urgency: Urgency, load: Waiter, guesses: bool, now: float) -> bool:
         if urgency is Urgency.READER:

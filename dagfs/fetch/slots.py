@@ -20,6 +20,16 @@ WINDOW = 0.25
 FILE_WEIGHT = 32 << 10
 """Bytes that a transfer counts for besides its own: a run of tiny files is bound by latency and wants more slots."""
 
+SILENCE = 3.0
+"""Seconds without a byte after which a transfer lends its slot to a reader's: most answers begin within one, and a
+program that waits so long for a `stat` is not yet taken for dead."""
+
+LENT_MAX = 96
+"""Slots lent at a time, so that a hub that is silent altogether does not get a connection for each reader."""
+
+LOOK = 1.0
+"""Seconds between two looks who is silent; nobody looks while there are slots left."""
+
 CALM = 1.0
 """Seconds after a refusal during which others are answers to the same burst."""
 

@@ -67,7 +67,7 @@ class DiskStore:
         self._writer = Writer(shelf, self._room, self._backlog)
         self._lookup = Lookup(shelf, self._room, self._backlog, self._writer, lent)
         self._writer.start()
-        if self._writer.guarded(lambda: not self._index.total().files, False):
+        if self._writer.guarded(lambda: self._index.counting, False):
             self._writer.rebuild()
 
     def find(self, content: Content) -> StoredFile | None:

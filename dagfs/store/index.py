@@ -27,7 +27,10 @@ _ALIASES_MAX = 64
 """Other names kept for one file: one more for each commit that has the same bytes at an unproved git path."""
 
 _VALUE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
+_FILES, _AFTER_FILES = "md5:", "md5;"  # the keys of files lie between
+_WALKED = 100  # keys read at a time
 _TOTAL = "total"
+_COUNTING = "counting"  # this row exists iff files that the index did not know are being counted
 _TEXTS = "texts"  # this row exists iff a file has a text MD5 of DVC 2 among its names
 _TEXTS_SECONDS = 1.0
 """How long to believe that there is none: who looks for any DVC file that is not there would ask each time."""
@@ -90,6 +93,15 @@ class PlainCache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no t
             return super()._con  # the first use in each thread reads the settings
         except _NOT_SETTINGS as error:
             raise sqlite3.DatabaseError("the settings of a data base are damaged") from error
+
+    def keys_down(self, below: str, least: str, count: int) -> list[str]:
+        """Give the `count` largest keys from `least` on that come before `below`, the largest first. diskcache's own
+        iteration reads the keys from their end anew for each hundred: 19 ms in a store of 300,000 files."""
+        rows = self._sql(
+            "SELECT key FROM Cache WHERE key < ? AND key >= ? AND raw = 1 ORDER BY key DESC LIMIT ?",
+            (below, least, count),
+        )
+        return [str(key) for (key,) in rows.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +207,26 @@ class Index:
         return Total(*found) if len(found) == 2 and all(isinstance(n, int) for n in found) else Total()
 
     def walk(self) -> Iterator[tuple[str, int]]:
-        """Go over all files in the order of their MD5s, in this thread only; changes meanwhile do no harm."""
-        for key in self._cache.iterkeys(reverse=True):
-            if key.startswith("md5:"):
-                row = self.row(key[4:])
+        """Go over all files in the falling order of their MD5s; changes meanwhile do no harm."""
+        below = _AFTER_FILES
+        while keys := self._cache.keys_down(below, _FILES, _WALKED):
+            for key in keys:
+                row = self.row(key.removeprefix(_FILES))
                 if row is not None:
-                    yield key[4:], row.size
-            elif key < "md5:":
-                return
+                    yield key.removeprefix(_FILES), row.size
+            below = keys[-1]
+
+    @property
+    def counting(self) -> bool:
+        """Whether files on the disk may still lack their rows: true until `counted`, also for who opens it next."""
+        return self._read(_COUNTING) is not None or not self.total().files
+
+    def count(self) -> None:
+        """Note that the files on the disk are being counted."""
+        self._write(_COUNTING, [1])
+
+    def counted(self) -> None:
+        self._cache.delete(_COUNTING)
 
     def close(self) -> None:
         self._cache.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from dagfs.model import ContentId
@@ -72,7 +73,12 @@ class Writer:
 
     def rebuild(self) -> None:
         """Take up, later, the files that the index does not know; each is verified at its first use."""
-        self._backlog.chore("rebuild", self._rebuild)
+
+        def begin() -> None:
+            self._index.count()
+            self._rebuild(self._layout.stored())
+
+        self._backlog.chore("rebuild", begin)
 
     def complain(self, error: BaseException) -> None:
         if not self._complained:
@@ -173,13 +179,13 @@ class Writer:
             if md5 in added:
                 self._room.insert(md5, row.size)
 
-    def _rebuild(self) -> None:
-        batch: list[tuple[str, FileRow]] = []
-        for md5, size in self._layout.stored():
-            if self._index.row(md5) is None:
-                batch.append((md5, FileRow(size, "")))
-            if len(batch) == REBUILD_BATCH:
-                self._adopt(batch)
-                batch = []
-        self._adopt(batch)
+    def _rebuild(self, stored: Iterator[tuple[str, int]]) -> None:
+        """Take up some files, and the rest after what was put meanwhile. A store that is closed before goes on with it
+        when it is opened next."""
+        files = list(itertools.islice(stored, REBUILD_BATCH))
+        self._adopt([(md5, FileRow(size, "")) for md5, size in files if self._index.row(md5) is None])
+        if files:
+            self._backlog.chore("rebuild", lambda: self._rebuild(stored))
+            return
+        self._index.counted()
         self._room.make(0, set())

@@ -21,6 +21,7 @@ from dagfs.errors import (
     TooLarge,
 )
 from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch import queue as queue_module
 from dagfs.fetch.assembly import Assembly
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
@@ -264,6 +265,24 @@ def test_a_reader_finds_a_slot_however_many_guesses_hang(hubs: type[Hub]) -> Non
     lower = Slots().lower
     assert hub.fetcher.in_flight() == (lower, 100 - lower)
     assert hub.load(dvc(SMALL, "wanted")).wait().data == SMALL
+
+
+def test_a_reader_finds_a_slot_however_many_readers_hang(hubs: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the head, and in mid-body; nobody whose bytes may still come is given up for it."""
+    monkeypatch.setattr(queue_module, "SILENCE", 0.1)
+    monkeypatch.setattr(queue_module, "LOOK", 0.05)
+    files = {f"stuck{number}": SMALL for number in range(72)} | {"wanted": SMALL, "sized": SMALL}
+    hub = hubs(files)
+    for number in range(72):
+        hub.source.hold(f"stuck{number}", after=None if number % 2 else 1000)
+    stuck = [hub.load(dvc(SMALL, f"stuck{number}")) for number in range(72)]
+    assert hub.load(dvc(SMALL, "wanted")).wait().data == SMALL
+    assert hub.load(dvc(SMALL, "sized", sized=False)).wait().size == len(SMALL)
+    assert hub.fetcher.in_flight() == (72, 0)
+    for number, sink in enumerate(stuck):
+        hub.source.release(f"stuck{number}")
+        assert sink.wait().data == SMALL
+    assert sum(hub.source.calls[f"open:{path}"] for path in files) == len(files)
 
 
 def test_a_promoted_guess_overtakes_the_others(hubs: type[Hub]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from dagfs.fetch.queue import GUESSED_BYTES_MAX, Queue
-from dagfs.fetch.slots import CEILING, FLOOR, START, Slots
+from dagfs.fetch.slots import CEILING, FLOOR, LENT_MAX, LOOK, SILENCE, START, Slots
 from dagfs.model import Urgency
 
 
@@ -59,9 +61,10 @@ def test_it_grows_again_after_a_refusal() -> None:
 
 
 class Load:
-    def __init__(self, urgency: Urgency, weight: int = 1) -> None:
+    def __init__(self, urgency: Urgency, weight: int = 1, heard: float = 0.0) -> None:
         self.urgency = urgency
         self.weight = weight
+        self.heard = heard
 
 
 def test_classes_are_served_in_order_and_first_come_first() -> None:
@@ -123,3 +126,62 @@ def test_nothing_starts_in_a_pause() -> None:
     queue.slots.refused(10.0, 5.0)
     assert queue.start(14.9, guesses=True) is None
     assert queue.start(15.0, guesses=True) is not None
+
+
+def start_all(queue: Queue, now: float) -> list[Load]:
+    """Start what may run at one moment."""
+    started = []
+    while (load := queue.start(now, guesses=True)) is not None:
+        started.append(load)
+    return started
+
+
+def test_a_silent_transfer_lends_its_slot_to_a_reader_and_to_nobody_else() -> None:
+    queue = Queue(Slots(8))
+    for _ in range(8):
+        queue.add(Load(Urgency.READER))
+    silent = start_all(queue, 0.0)
+    assert len(silent) == 8
+    queue.add(Load(Urgency.READ_AHEAD))
+    assert queue.lends_at() == math.inf, "no reader waits, so nobody looks"
+    queue.add(reader := Load(Urgency.READER))
+    assert queue.start(SILENCE - 0.1, guesses=True) is None
+    assert queue.lends_at() == pytest.approx(SILENCE - 0.1 + LOOK)
+    assert start_all(queue, queue.lends_at()) == [reader]
+
+
+def test_a_slot_that_was_lent_is_taken_back_when_bytes_come_again_and_given_up_at_the_end() -> None:
+    queue = Queue(Slots(2))
+    for _ in range(4):
+        queue.add(Load(Urgency.READER))
+    first = start_all(queue, 0.0)
+    now = SILENCE + LOOK
+    second = start_all(queue, now)
+    assert (len(first), len(second)) == (2, 2)
+    first[0].heard = second[0].heard = second[1].heard = now + LOOK
+    queue.add(last := Load(Urgency.READER))
+    assert start_all(queue, now + LOOK) == []
+    queue.ended(first[1], now + LOOK)
+    assert start_all(queue, now + LOOK) == [], "three move, for two slots"
+    queue.ended(first[0], now + LOOK)
+    queue.ended(second[0], now + LOOK)
+    assert start_all(queue, now + LOOK) == [last]
+
+
+def test_the_slots_that_are_lent_have_a_bound() -> None:
+    queue = Queue(Slots(START))
+    for _ in range(2 * (START + LENT_MAX)):
+        queue.add(Load(Urgency.READER))
+    started = sum(len(start_all(queue, round_ * SILENCE)) for round_ in range(100))
+    assert started == START + LENT_MAX
+
+
+def test_while_transfers_bring_bytes_nothing_is_lent() -> None:
+    queue = Queue(Slots(4))
+    for _ in range(8):
+        queue.add(Load(Urgency.READER))
+    running = start_all(queue, 0.0)
+    for second in range(100):
+        for load in running:
+            load.heard = float(second)
+        assert start_all(queue, second + 0.9) == []

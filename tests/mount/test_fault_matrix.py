@@ -317,6 +317,47 @@ def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tm
             eventually(lambda: read_or_fail(data / path) == right)
 
 
+def test_a_file_that_was_found_wrong_gives_nobody_a_byte_for_two_seconds(contents, tmp_path):
+    """Not even right ones, and asks for none: the kernel tries a page that has failed again, and a program that got
+    wrong bytes before would end well."""
+    paths = [path for path in contents.files if path.endswith(("dvc2/large.bin", "dvc3/large.bin"))]
+    home = Home(tmp_path / "home")
+
+    def flip(request):
+        return Fault(flip=100) if request.kind == "raw" and request.number == 0 else None
+
+    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        for path in paths:
+            right = contents.files[path]
+            started = time.monotonic()
+            with open(data / path, "rb", buffering=0) as file:
+                with pytest.raises(OSError, match="Input/output error"):
+                    read_on(file.fileno())
+                end = file.tell()
+                requests = asked(url)["raw_paths"][path]
+                tried = [read_at(file.fileno(), where) for where in (end, 0, len(right) // 2, end)]
+                same = asked(url)["raw_paths"][path] == requests
+            if time.monotonic() - started < WRONG_SECONDS:  # else it may be right already: with the next file
+                assert end > 0
+                assert tried == [errno.EIO] * 4
+                assert same
+                return
+    pytest.fail("this machine is too slow to look within two seconds")
+
+
+def read_on(fd: int) -> None:
+    while os.read(fd, 1 << 20):
+        pass
+
+
+def read_at(fd: int, offset: int) -> bytes | int | None:
+    """Give a page, or the errno of reading it."""
+    try:
+        return os.pread(fd, 4096, offset)
+    except OSError as error:
+        return error.errno
+
+
 def read_or_fail(path: Path) -> bytes | None:
     try:
         return path.read_bytes()

@@ -10,15 +10,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from support.commands import Home, asked
+from support.contents import noise
+from support.histories import until
 from support.hubs import hub
+from support.repos import commit_all, new_repository, put_dvc_directory
 from support.walks import differences, looks_of, walk
 
 from dagfs.devhub.behaviour import Fault
+from dagfs.fetch.slots import START
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,28 +34,79 @@ def stall_images(request):
     return None
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a program read a file for the length of a block, at most."""
+    reader = start_reader(path)
+    try:
+        yield reader
+    finally:
+        reader.kill()
+        reader.wait(10)
+
+
+def have_the_kernel_forget(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
 def start_reader(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 def test_stalled_reads_do_not_delay_cached_ones(sample, home, tmp_path):
+    """The kernel has forgotten their pages, so that the daemon answers them, from its cache."""
+    known = ["images/001.jpg", "labels.tsv", "large.bin"]
     with (
         hub(sample.path, fault=stall_images) as url,
         home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+        contextlib.ExitStack() as stack,
     ):
-        (data / "images/001.jpg").read_bytes()
-        readers = [start_reader(data / f"images/{n:03d}.jpg") for n in range(30, 40)]
-        try:
-            time.sleep(0.5)
-            assert all(reader.poll() is None for reader in readers)
-            assert (data / "images/001.jpg").read_bytes() == sample.files["images/001.jpg"]
-            assert sorted(os.listdir(data / "deep/a")) == ["b"]
-            assert (data / "images/002.jpg").read_bytes() == sample.files["images/002.jpg"]
-            assert all(reader.poll() is None for reader in readers)
-        finally:
-            for reader in readers:
-                reader.kill()
-                reader.wait(10)
+        for path in known:
+            (data / path).read_bytes()
+        stuck = [f"images/{n:03d}.jpg" for n in range(30, 40)]
+        readers = [stack.enter_context(reading(data / path)) for path in stuck]
+        until(lambda: set(stuck) <= asked(url)["raw_paths"].keys())
+        for path in known:
+            have_the_kernel_forget(data / path)
+        asked(url, reset=True)
+        before = home.status()[0]["metrics"]["cache.hits"]
+        for path in known:
+            assert (data / path).read_bytes() == sample.files[path]
+        assert home.status()[0]["metrics"]["cache.hits"] >= before + len(known)
+        assert asked(url)["raw_paths"] == {}
+        assert sorted(os.listdir(data / "deep/a")) == ["b"]
+        assert (data / "images/002.jpg").read_bytes() == sample.files["images/002.jpg"]
+        assert all(reader.poll() is None for reader in readers)
+
+
+def test_more_stalled_readers_than_slots_delay_no_size_no_listing_and_no_first_read(home, tmp_path):
+    """Each stalled path was asked for once at the end: not even the first has come to its deadline of 30 s."""
+    count = 2 * START + 8
+    files = {f"stuck/{n:03d}.bin": noise(2_000, n) for n in range(count)} | {"free/a.bin": b"a" * 300_000}
+    root = new_repository(tmp_path / "repo")
+    put_dvc_directory(root, "data", files)
+    commit_all(root, "files")
+
+    def stall(request):
+        stuck = request.kind == "raw" and request.path.startswith("data/stuck")
+        return Fault(stall_after=10, stall_seconds=None) if stuck else None
+
+    with (
+        hub(root, fault=stall) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+        contextlib.ExitStack() as stack,
+    ):
+        readers = [stack.enter_context(reading(data / f"data/stuck/{n:03d}.bin")) for n in range(count)]
+        until(lambda: len(asked(url)["raw_paths"]) == count, "a slot for each stalled reader")
+        assert os.stat(data / "data/free/a.bin").st_size == 300_000
+        assert os.listdir(data / "data/free") == ["a.bin"]
+        assert (data / "data/free/a.bin").read_bytes() == files["free/a.bin"]
+        assert (data / "data.dvc").stat().st_size == (root / "data.dvc").stat().st_size
+        counted = asked(url)["raw_paths"]
+        assert [n for n in range(count) if counted[f"data/stuck/{n:03d}.bin"] != 1] == []
+        assert all(reader.poll() is None for reader in readers)
 
 
 @pytest.mark.parametrize("how", ["unmount", "SIGTERM"])

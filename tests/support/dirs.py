@@ -28,6 +28,7 @@ _libc.telldir.argtypes = (ctypes.c_void_p,)
 _libc.seekdir.argtypes = (ctypes.c_void_p, ctypes.c_long)
 _libc.rewinddir.argtypes = (ctypes.c_void_p,)
 _libc.closedir.argtypes = (ctypes.c_void_p,)
+_libc.dirfd.argtypes = (ctypes.c_void_p,)
 
 
 class OpenDirectory:
@@ -56,6 +57,9 @@ class OpenDirectory:
 
     def rewind(self) -> None:
         _libc.rewinddir(self._stream)
+
+    def fileno(self) -> int:
+        return int(_libc.dirfd(self._stream))
 
     def close(self) -> None:
         _libc.closedir(self._stream)

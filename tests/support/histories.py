@@ -13,35 +13,40 @@ from pathlib import Path
 from support.repos import commit_all, git, git_files, new_repository, put_dvc_directory, write_files
 
 SECONDS = 30
+FIRST_TIME = 1_700_000_000
 
 
 @dataclass
 class History:
     """Version after version of one repository; `shas` and `files` by version, from 1 on.
 
-    In every version: `version` holds its number, `v/N` exists for it alone, `data/` (DVC) and `src/` (git) have files
-    that change and some that do not, and `turns` is a file in odd versions and a directory in even ones.
+    In every version: `version` holds its number, `at-N` and `v/N` exist for it alone, `data/` (DVC) and `src/` (git)
+    have files that change and some that do not, and `turns` is a file in odd versions and a directory in even ones.
+    The time of version N is FIRST_TIME + N.
     """
 
     root: Path
     shas: list[str] = field(default_factory=lambda: [""])
     files: list[dict[str, bytes]] = field(default_factory=lambda: [{}])
 
+    @property
+    def path(self) -> Path:
+        return self.root
+
     def commit(self) -> str:
         """Move the branch to the next version."""
         number = len(self.shas)
-        for name in ("v", "src", "turns"):
-            path = self.root / name
+        for path in (self.root / "v", self.root / "src", self.root / "turns", *self.root.glob("at-*")):
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
         data = {f"{i:02d}.bin": body(f"data {i}", number) for i in range(12)}
         data |= {f"same/{i:02d}.bin": body(f"same {i}", 0) for i in range(12)}
         data |= {f"only/in-{number}.bin": body("only", number)}
-        own = {"version": b"%d\n" % number, f"v/{number}": b"", "src/kept.py": b"kept\n" * 50}
+        own = {"version": b"%d\n" % number, f"at-{number}": b"", f"v/{number}": b"", "src/kept.py": b"kept\n" * 50}
         own |= {f"src/m{i}.py": body(f"src {i}", number) for i in range(4)}
         own |= {"turns" if number % 2 else "turns/inside": body("turns", number)}
         put_dvc_directory(self.root, "data", data)
         write_files(self.root, own)
-        sha = commit_all(self.root, f"version {number}", 1_700_000_000 + number)
+        sha = commit_all(self.root, f"version {number}", FIRST_TIME + number)
         self.shas.append(sha)
         self.files.append(git_files(self.root, sha) | {f"data/{name}": content for name, content in data.items()})
         return sha
