@@ -91,7 +91,7 @@ def mount(
         raise click.UsageError("--follow needs the kernel driver: libfuse keeps names for as long as it is mounted")
     if hold_while_open and not follow:
         raise click.UsageError("--hold-while-open needs --follow")
-    _check_ways(dvc_remote, shared_cache, offline)
+    _check_ways(dvc_remote, shared_cache, offline, absolute(mountpoint))
     plan = MountPlan(
         repo=reference,
         mountpoint=absolute(mountpoint),
@@ -120,7 +120,7 @@ def mount(
     click.echo(printable(outcome.detail))
 
 
-def _check_ways(dvc_remote: str | None, shared_cache: str | None, offline: bool) -> None:
+def _check_ways(dvc_remote: str | None, shared_cache: str | None, offline: bool, mountpoint: Path) -> None:
     from dagfs.origins.addresses import tier_address
     from dagfs.origins.bucket import check_installed
 
@@ -129,7 +129,9 @@ def _check_ways(dvc_remote: str | None, shared_cache: str | None, offline: bool)
     if offline:
         raise click.UsageError("--dvc-remote and --shared-cache are asked for bytes, and --offline asks nobody")
     if shared_cache:
-        tier_address(shared_cache, os.environ)
+        url = tier_address(shared_cache, os.environ).url
+        if Path(url.removeprefix("file://")).resolve().is_relative_to(mountpoint):
+            raise click.UsageError("--shared-cache lies inside the mount point: the mount would wait for itself")
     check_installed()
 
 

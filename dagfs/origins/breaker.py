@@ -24,7 +24,7 @@ LONGEST_PAUSE = 600.0
 BARREN = 64
 """Misses without a hit since the last pause, after which a remote is taken for one without this repository's data."""
 
-COUNTS = ("hits", "misses", "failures", "wrong", "bytes")
+COUNTS = ("hits", "misses", "failures", "wrong", "bytes", "manifests")
 
 
 class Breaker:
@@ -82,10 +82,13 @@ class Breaker:
             if at_once or self._failures >= FAILURES:
                 self._rest(self._why)
 
-    def worked(self) -> None:
-        """A request has gone well that is neither a hit nor a miss."""
+    def worked(self, what: str = "", size: int = 0) -> None:
+        """A request has gone well that is neither a hit nor a miss: `what` is counted, and `size` bytes."""
         with self._lock:
             self._answered()
+            if what:
+                self._counts[what] += 1
+                self._counts["bytes"] += size
 
     @property
     def resting(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from dagfs.errors import AccessDenied, DagfsError, NotFound, RemoteUnavailable, UsageError
+from dagfs.errors import AccessDenied, DagfsError, NotFound, RemoteUnavailable, Stalled, UsageError
 from dagfs.hub.source import BodyHead, BodySink
 from dagfs.hub.urls import redact
 from dagfs.model import Span
@@ -20,8 +20,9 @@ THREADS = 32
 """At work at once, as many as the fetcher's transfers: each spends its time in Rust, without the interpreter's lock."""
 
 CONNECT_SECONDS = 3
-SILENCE_SECONDS = 10
-"""An origin is there to be faster than the hub: one that is not is left alone."""
+SILENCE_SECONDS = 5
+"""An origin is there to be faster than the hub: one that is not is left alone. With the one retry, a reader waits twice
+as long, once."""
 
 RETRIES = 1
 RETRY_SECONDS = 15
@@ -168,6 +169,8 @@ def _named(error: Exception) -> DagfsError | None:
         return NotFound(text)
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return AccessDenied(text)
+    if "kind: Timeout" in str(error) or "source: TimedOut" in str(error):  # it has no error of its own for that
+        return Stalled(text)
     if isinstance(error, (exceptions.BaseError, OSError)) or type(error) is ValueError:
         return RemoteUnavailable(text)
     return None

@@ -160,16 +160,13 @@ class Filler:
             self._objects.write(key, data)
             self._breaker.count("replaced")
         elif not self._objects.create(key, data):
-            self._breaker.worked()
-            self._breaker.count("there already")
+            self._breaker.worked("there already")
             return True
         self._stored(len(data))
         return True
 
     def _stored(self, size: int) -> None:
-        self._breaker.worked()
-        self._breaker.count("stored")
-        self._breaker.count("bytes", size)
+        self._breaker.worked("stored", size)
 
     def _sweep(self, *, everything: bool) -> None:
         try:

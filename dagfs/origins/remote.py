@@ -67,10 +67,13 @@ class RemoteWay:
             return None
         try:
             data = collect(lambda sink: self._begin(origin, f"{md5}.dir", sink), BYTES_MAX)
+        except NotFound:
+            self.breaker.worked()
+            return None
         except DagfsError as error:
             self.breaker.failed(error)
             return None
-        self.breaker.hit(len(data))
+        self.breaker.worked("manifests", len(data))
         return data
 
     def report(self) -> dict[str, Any]:

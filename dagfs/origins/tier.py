@@ -83,10 +83,13 @@ class Tier:
         key = object_key(f"{md5}.dir")
         try:
             data = collect(lambda sink: self.objects.get(key, None, sink), BYTES_MAX)
+        except NotFound:
+            self.breaker.worked()
+            return None
         except DagfsError as error:
             self.breaker.failed(error)
             return None
-        self.breaker.hit(len(data))
+        self.breaker.worked("manifests", len(data))
         return data
 
     def give(self, name: str, data: bytes) -> None:

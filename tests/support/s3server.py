@@ -51,8 +51,9 @@ class S3Server:
         return Counter(self._ask("counts"))
 
     def fail(self, how: str | None) -> None:
-        """From now on answer "403" or "503", or nothing at all ("silence"); None is well again."""
-        self._ask(f"fail?{how or ''}")
+        """From now on answer "403" or "503", or nothing at all ("silence"); "PUT 403" only such requests; None is well
+        again."""
+        self._ask(f"fail?{(how or '').replace(' ', '-')}")
 
     def _ask(self, what: str) -> Any:
         with urllib.request.urlopen(f"{self.url}/-/{what}", timeout=10) as answer:
@@ -87,10 +88,14 @@ class _Watch:
         path = environ.get("PATH_INFO", "")
         if path.startswith("/-/"):
             return self._own(path[3:], environ.get("QUERY_STRING", ""), start)
-        if self._failing == "silence":
+        method, _, status = self._failing.rpartition("-")
+        if status == "silence":
             time.sleep(60)
-        if self._failing:
-            start(f"{self._failing} failing", [("Content-Length", "0")])
+            status = "503"
+        if status and method in ("", environ["REQUEST_METHOD"]):
+            with self._lock:
+                self._counts[f"{environ['REQUEST_METHOD']} failed"] += 1
+            start(f"{status} failing", [("Content-Length", "0")])
             return [b""]
 
         def counted(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
