@@ -51,9 +51,12 @@ class Cache:
         loader: Loader,
         metrics: Metrics,
         disproved: Callable[[Content], None] = lambda content: None,
+        kept: Callable[[Content], None] = lambda content: None,
     ) -> None:
-        """`disproved` is told when bytes of a large file were given that turned out wrong."""
+        """`disproved` is told when bytes of a large file were given that turned out wrong, `kept` when all bytes of a
+        file are in the store, proved; neither may block."""
         self._disproved = disproved
+        self._kept = kept
         self._store = store
         self._loader = loader
         self._metrics = metrics
@@ -150,6 +153,7 @@ class Cache:
 
     def keep(self, flight: WholeFlight, data: bytes, proof: Proof) -> None:
         self._store.put(flight.content, data, proof)
+        self._kept(flight.content)
 
     def retire(self, flight: WholeFlight) -> None:
         with self._lock:
@@ -190,8 +194,7 @@ class Cache:
                 self._broken[flight.content.key] = time.monotonic()
             while len(self._broken) > BROKEN_MAX:
                 self._broken.popitem(last=False)
-        if not right:
-            self._disproved(flight.content)
+        (self._kept if right else self._disproved)(flight.content)
 
     def unpublished(self, flight: BlocksFlight) -> None:
         with self._lock:

@@ -37,6 +37,10 @@ from dagfs.model import RefKind, printable
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount.")
 @click.option("--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once.")
+@click.option("--dvc-remote", metavar="NAME", help="Ask this remote of .dvc/config before the API; or: default.")
+@click.option(
+    "--shared-cache", metavar="URL", help="Tier of many machines: s3://BUCKET/PREFIX, gs://, az://, file:///."
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 @click.option("--driver", type=click.Choice(["kernel", "libfuse"]), default=None, help="kernel on Linux, else libfuse.")
 @click.option("--no-prefetch", is_flag=True, help="Fetch only what is read; guess nothing.")
@@ -61,6 +65,8 @@ def mount(
     token_file: Path | None,
     allow_other: bool,
     offline: bool,
+    dvc_remote: str | None,
+    shared_cache: str | None,
     foreground: bool,
     driver: str | None,
     no_prefetch: bool,
@@ -93,6 +99,7 @@ def mount(
         raise click.UsageError("--follow needs the kernel driver: libfuse keeps names for as long as it is mounted")
     if hold_while_open and not follow:
         raise click.UsageError("--hold-while-open needs --follow")
+    _check_ways(dvc_remote, shared_cache, offline, absolute(mountpoint))
     plan = MountPlan(
         repo=reference,
         mountpoint=absolute(mountpoint),
@@ -110,6 +117,8 @@ def mount(
         hold_while_open=hold_while_open,
         offline=offline,
         dvc_cache=dvc.dvc_cache(dvc_cache) if dvc_cache else None,
+        dvc_remote=dvc_remote,
+        shared_cache=shared_cache,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
@@ -118,6 +127,21 @@ def mount(
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
     click.echo(printable(outcome.detail))
+
+
+def _check_ways(dvc_remote: str | None, shared_cache: str | None, offline: bool, mountpoint: Path) -> None:
+    from dagfs.origins.addresses import tier_address
+    from dagfs.origins.bucket import check_installed
+
+    if not dvc_remote and not shared_cache:
+        return
+    if offline:
+        raise click.UsageError("--dvc-remote and --shared-cache are asked for bytes, and --offline asks nobody")
+    if shared_cache:
+        url = tier_address(shared_cache, os.environ).url
+        if Path(url.removeprefix("file://")).resolve().is_relative_to(mountpoint):
+            raise click.UsageError("--shared-cache lies inside the mount point: the mount would wait for itself")
+    check_installed()
 
 
 def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:

@@ -63,6 +63,7 @@ def _paragraph(report: dict[str, Any]) -> str:
         "driver": f"{report['driver']}, dagfs {report['version']}, pid {report['pid']}",
         "generation": str(report["generation"]) if report["workers"] else None,
         "hub": _hub(report["hub"]),
+        **_ways(report.get("ways", [])),
         "missing": _missing(report["missing"]),
         **_figures(report),
         "cache": report["cache"],
@@ -88,6 +89,23 @@ def _hub(hub: dict[str, Any] | None) -> str | None:
     if hub["state"] == "offline":
         return "not asked: the mount is offline and serves what the cache has"
     return f"{hub['state']} for {hub['seconds']:,} s: {hub['error']}"
+
+
+def _ways(ways: list[dict[str, Any]]) -> dict[str, str]:
+    """Say of each way to the bytes before the hub's API what it has brought, and why it is not in use."""
+    rows = {}
+    for number, way in enumerate(ways):
+        told = f"{way['name']}: {way['hits']:,} files, {size_text(way['bytes'])}; {way['misses']:,} it had not"
+        told += f"; {way['failures']:,} failures" if way["failures"] else ""
+        told += f"; {way['wrong']:,} wrong" if way["wrong"] else ""
+        told += f"; {way['state']}: {way['why']}" if way["why"] else ""
+        rows["asks first" if not number else "then"] = told
+        writing = way.get("writing")
+        if writing is not None:
+            left = f"; {writing['waiting']:,} wait" if writing["waiting"] else ""
+            trouble = f"; {writing['state']}: {writing['why']}" if writing["why"] else ""
+            rows["fills it"] = f"{writing['stored']:,} files, {size_text(writing['bytes'])}{left}{trouble}"
+    return rows
 
 
 def _missing(missing: dict[str, Any] | None) -> str | None:

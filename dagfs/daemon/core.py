@@ -20,6 +20,8 @@ from dagfs.hub.offline import OfflineSource
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content
+from dagfs.origins.connect import Access, Asked, with_ways
+from dagfs.origins.source import WaysSource
 from dagfs.prefetch.annotations import AnnotationSource
 from dagfs.prefetch.neighbours import NeighbourSource
 from dagfs.prefetch.prefetcher import Planner, Prefetcher
@@ -65,12 +67,11 @@ class Core:
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics, plan.dvc_cache)
-        self.source: HubSource | OfflineSource = (
-            OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
-        )
+        self.ways: WaysSource | None = None
+        self.source: HubSource | WaysSource | OfflineSource = self._source(commit, token)
         self._bytes: Source = BorrowingSource(self.source, self.store) if plan.dvc_cache else self.source
         self.fetcher = Fetcher(self._bytes, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
+        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved, self._kept)
         self.workers = Workers()
         self.ledger = Ledger(ledger_path(plan.places, plan.id), Spare(-1) if spare is None else spare)
         self.followed = followed
@@ -130,8 +131,25 @@ class Core:
         prefetcher.enabled = self._plan.prefetch and not self._plan.offline
         return prefetcher
 
+    def _source(self, commit: Commit, token: Token) -> HubSource | WaysSource | OfflineSource:
+        plan = self._plan
+        if plan.offline:
+            return OfflineSource()
+        hub = connect(plan.repo, token, self.metrics, os.environ)
+        if plan.shared_cache is None and plan.dvc_remote is None:
+            return hub
+        asked = Asked(plan.shared_cache, plan.dvc_remote)
+        self.ways = with_ways(hub, commit, asked, Access(token, os.environ), self.store.find)
+        return self.ways
+
+    def _kept(self, content: Content) -> None:
+        if self.ways is not None:
+            self.ways.kept(content)
+
     def _disproved(self, content: Content) -> None:
         """Bytes of a file that were given already turned out wrong: whoever keeps them must forget them."""
+        if self.ways is not None:
+            self.ways.disproved(content)
         at_hand = self.generations.at_hand() if self.generations is not None else [self.rooms]
         for node in [node for rooms in at_hand for node in rooms.vfs.nodes_of(content)]:
             self.drop_pages(node)
@@ -148,6 +166,10 @@ class Core:
     def hub_state(self) -> dict[str, Any]:
         """Tell whether the hub answers: "state", "error" and for how many "seconds"."""
         return self.source.standing()
+
+    def way_reports(self) -> list[dict[str, Any]]:
+        """Tell of each way to the bytes before the hub's API whether it is in use, and what it has brought."""
+        return [] if self.ways is None else self.ways.report()
 
     def hidden(self) -> dict[str, int | list[str]]:
         """Count and name what is not shown: names that no file system can show, in the listings at hand, and links

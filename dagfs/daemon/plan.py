@@ -19,7 +19,9 @@ LINKS_MAX = 40  # as the kernel's own
 class MountPlan:
     """One mount. `revision` is a branch, tag or sha, None for the default branch; `subdir` is "" for the whole tree.
 
-    `follow`: seconds between two questions for the branch's commit, None for one commit as long as it is mounted.
+    `dvc_remote`: the remote of `.dvc/config` to ask before the hub's API; `shared_cache`: the URL of the tier that
+    machines share. `follow`: seconds between two questions for the branch's commit, None for one commit as long as it
+    is mounted.
     """
 
     repo: RepoRef
@@ -38,6 +40,8 @@ class MountPlan:
     hold_while_open: bool = False
     offline: bool = False
     dvc_cache: Path | None = None
+    dvc_remote: str | None = None
+    shared_cache: str | None = None
 
     @property
     def id(self) -> str:

@@ -28,7 +28,7 @@ def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
 
 
 def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] | None:
-    nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, **NOTHING_HIDDEN}
+    nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, "ways": [], **NOTHING_HIDDEN}
     report = {**asdict(state), **nothing}
     del report["born"]
     if not alive(state):

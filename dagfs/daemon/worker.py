@@ -94,6 +94,7 @@ def _status(core: Core) -> Iterable[Message]:
         "version": __version__,
         "metrics": core.figures(),
         "hub": core.hub_state(),
+        "ways": core.way_reports(),
         "missing": core.rooms.vfs.missing.report(),
         **core.hidden(),
         **core.told(),

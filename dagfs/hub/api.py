@@ -108,6 +108,13 @@ class HubSource:
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         return self._transport.get(Request(urls.raw(self.repo, commit.sha, entry.path), Lane.RAW, span), sink)
 
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        return iter(())  # the API tells of one directory at a time
+
+    def remote_object(self, url: str, span: Span | None, sink: BodySink) -> Transfer:
+        """Start to transfer an object of a DVC remote that the hub has (section 7 of its contract)."""
+        return self._transport.get(Request(url, Lane.RAW, span, basic=True), sink)
+
     def failing(self) -> bool:
         return self._transport.standing.failing
 

@@ -61,11 +61,13 @@ class Lane(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A GET. `span`: the bytes of the file that are wanted, None for all."""
+    """A GET. `span`: the bytes of the file that are wanted, None for all. `basic`: the token goes as DVC sends it, as
+    user and as password; that it is refused so does not say that the hub's API refuses it."""
 
     url: str
     lane: Lane
     span: Span | None = None
+    basic: bool = False
 
 
 class Loop(Protocol):
@@ -237,7 +239,7 @@ class Exchange:
     @property
     def denied(self) -> bool:
         """The hub itself has refused the token."""
-        return self._reply is not None and self._reply.status == 401 and not self.hops
+        return self._reply is not None and self._reply.status == 401 and not self.hops and not self.request.basic
 
     def second_chance(self, fresh_token: Callable[[], str | None]) -> bool:
         """Tell whether a new start may help: a redirect's signature ran out, or the token was replaced. Once only."""

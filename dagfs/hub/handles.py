@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from typing import Any
 
@@ -56,10 +57,10 @@ class Handles:
         if self._idle_seconds != handle.idle_seconds:
             handle.setopt(pycurl.MAXAGE_CONN, self._idle_seconds)
             handle.idle_seconds = self._idle_seconds
-        if token != handle.token:
-            authorization = [f"Authorization: Bearer {token}"] if token else []
-            handle.setopt(pycurl.HTTPHEADER, [*authorization, _ENCODINGS[self._lane]])
-            handle.token = token
+        shown = _authorization(token, basic=exchange.request.basic) if token else None
+        if shown != handle.shown:
+            handle.setopt(pycurl.HTTPHEADER, [*([shown] if shown else []), _ENCODINGS[self._lane]])
+            handle.shown = shown
         self._route(handle, exchange.url)
         return handle
 
@@ -94,7 +95,7 @@ class Handles:
 
     def _new(self) -> Any:
         handle = pycurl.Curl()
-        handle.token = None
+        handle.shown = None
         handle.idle_seconds = IDLE_SECONDS
         handle.ranged = handle.guarded = False
         handle.proxied = None
@@ -113,7 +114,7 @@ class Handles:
             (pycurl.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
             (pycurl.BUFFERSIZE, _BUFFER_BYTES),
             (pycurl.USERAGENT, f"dagfs/{__version__}"),
-            (pycurl.HTTPHEADER, [_ENCODINGS[self._lane]]),  # what `token` is None stands for
+            (pycurl.HTTPHEADER, [_ENCODINGS[self._lane]]),  # what `shown` is None stands for
             (pycurl.CAPATH if self._network.ca_is_directory else pycurl.CAINFO, self._network.ca),
             (pycurl.PROXY, ""),  # not from the environment: the same decision serves both HTTP libraries
             (pycurl.NOPROXY, ""),
@@ -121,6 +122,12 @@ class Handles:
         ):
             handle.setopt(option, value)
         return handle
+
+
+def _authorization(token: str, *, basic: bool) -> str:
+    if not basic:
+        return f"Authorization: Bearer {token}"
+    return "Authorization: Basic " + base64.b64encode(f"{token}:{token}".encode()).decode()
 
 
 def _prepare_socket(fd: int, _purpose: int) -> int:

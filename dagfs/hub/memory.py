@@ -139,6 +139,9 @@ class MemorySource:
             raise failure.error
         return self._shown(self._find(commit, path), sized)
 
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        return iter(())
+
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         failure = self._count(f"open:{entry.path}", wait=False)
         data = self._snapshots[commit.sha].files.get(entry.path)

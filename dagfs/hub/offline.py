@@ -25,6 +25,9 @@ class OfflineSource:
         text = f"offline, and neither {path} nor the listing of {directory or '/'} is in the cache"
         raise Offline(text, directory, listing=True)
 
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        return iter(())
+
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         what = f"{entry.path} from byte {span.start} on" if span is not None and span.start else entry.path
         raise Offline(f"offline, and the cache does not have {what}", entry.path, listing=False)

@@ -64,6 +64,12 @@ class Source(Protocol):
     def describe(self, commit: Commit, path: str, *, sized: bool) -> Entry:
         """Describe one path without listing its directory; raises as `list_directory` does."""
 
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        """Give the listings of a directory that DVC tracks and of all below it, by path, where one answer has them.
+
+        Nothing where it has not: `list_directory` has each. Sizes are not known.
+        """
+
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         """Start to transfer a file's bytes, or the bytes of `span`, and return at once.
 

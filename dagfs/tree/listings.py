@@ -129,6 +129,15 @@ class Listings:
         """Store a listing whose rows turned out otherwise."""
         self._workers.submit(lambda: self._shelf.save(listing.directory.path, listing.columns), background=True)
 
+    def shelve(self, path: str, columns: Columns) -> None:
+        """Store a listing that nobody has asked for, unless there is one: node ids are places in it."""
+        with self._lock:
+            known = path in self._held or (path, False) in self._flights or (path, True) in self._flights
+        if not known and self._shelf.load(path) is None:
+            self._shelf.save(path, columns)
+            with self._lock:
+                self._not_on_disk.pop(path)
+
     def close(self) -> None:
         for listing in self.held():
             self.save(listing, at_once=True)

@@ -333,6 +333,9 @@ class Tree:
 
     def _download(self, directory: Entry, sized: bool) -> Columns:
         _hold_to_path_max(directory.path)
+        whole = None if sized else self._from_manifest(directory)
+        if whole is not None:
+            return whole
         self._metrics.add("tree.listings_sized" if sized else "tree.listings")
         try:
             columns = self._giants.build(
@@ -354,6 +357,19 @@ class Tree:
                 names,
             )
         return columns
+
+    def _from_manifest(self, directory: Entry) -> Columns | None:
+        """Build the listings of a directory and of all below it from one answer, and store those below; None without
+        such an answer."""
+        found = None
+        for path, entries in self._source.below(self.pinned.commit, directory):
+            columns = build(path, (entries,))
+            if path == directory.path:
+                self._metrics.add("tree.manifests")
+                found = columns
+            elif len(path) <= PATH_MAX:
+                self._listings.shelve(path, columns)
+        return found
 
 
 def _book(values: Values, name: str, ordinal: int) -> NumberBook:

@@ -23,12 +23,14 @@ DETACH = ("umount", "-l") if os.geteuid() == 0 else ("fusermount3", "-u", "-z")
 class Home:
     """One user's environment: cache, state and runtime directories under `root`. `deadlines`: how long the daemon waits
     for a byte, and for progress, in seconds, where the usual 30 and 120 are too long for a test. `user`: the uid that
-    commands are run as, if not the tests' own; it may read what others may not, where Python may be."""
+    commands are run as, if not the tests' own; it may read what others may not, where Python may be. `prefix`: words
+    before every command, as of another network namespace."""
 
     root: Path
     extra: dict[str, str] = field(default_factory=dict)
     deadlines: tuple[float, float] | None = None
     user: int | None = None
+    prefix: tuple[str, ...] = ()
 
     def environment(self) -> dict[str, str]:
         places = {
@@ -49,7 +51,7 @@ class Home:
         """Run `dagfs WORDS`; the test fails with what it printed when `check` and its status is not 0."""
         program = ["-m", "dagfs"] if self.deadlines is None else [HASTY, *map(str, self.deadlines)]
         done = subprocess.run(
-            [*_as(self.user), sys.executable, *program, *map(str, words)],
+            [*self.prefix, *_as(self.user), sys.executable, *program, *map(str, words)],
             env=self.environment(),
             capture_output=True,
             text=True,

@@ -16,12 +16,14 @@ class Relay:
     `connections` counts those taken. `cut` ends all and takes no more (refused), `mend` takes them again; `swallow`
     leaves those that are open, and reads what comes on them into nothing, as a firewall does that has forgotten them.
     `dark` makes new ones swallowed from the start. `certificate`: answers by TLS, with this key and certificate.
+    `address`: where it listens.
     """
 
-    def __init__(self, target: str, certificate: Path | None = None) -> None:
+    def __init__(self, target: str, certificate: Path | None = None, address: str = "127.0.0.1") -> None:
         place = urlsplit(target)
         self._target = (place.hostname, place.port)
         self.certificate = certificate
+        self._address = address
         self.connections = 0
         self.dark = False
         self._lock = threading.Lock()
@@ -29,11 +31,11 @@ class Relay:
         self._listener: socket.socket | None = None
         self._port = 0
         self.mend()
-        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._port}"
+        self.url = f"http{'s' if certificate else ''}://{address}:{self._port}"
 
     def mend(self) -> None:
         """Take connections again, at the same port."""
-        listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        listener = socket.create_server((self._address, self._port), backlog=128)
         self._port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()

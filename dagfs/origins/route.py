@@ -1,0 +1,191 @@
+"""One body, asked for along the ways until one has it. The hub is the last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dagfs.errors import DagfsError, RemoteUnavailable
+from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.hub.source import BodyHead, BodySink, Transfer
+from dagfs.origins.breaker import Breaker
+from dagfs.origins.checked import Checked
+from dagfs.origins.seam import Wanted
+
+Opening = Callable[[BodySink], Transfer]
+
+
+class Way(Protocol):
+    """A way to the bytes before the hub's: `remote.RemoteWay` and `tier.Tier`."""
+
+    breaker: Breaker
+
+    @property
+    def vouches(self) -> bool:
+        """Whether its word for a file's size is as good as the hub's."""
+
+    def wants(self, wanted: Wanted) -> bool:
+        """Say whether to ask for this file here."""
+
+    def ask(self, wanted: Wanted, sink: BodySink) -> Transfer:
+        """Start to transfer a body and return at once; a NotFound sends whoever asks to the next way."""
+
+    def gave(self, wanted: Wanted, size: int) -> None:
+        """So many bytes of it were right, or looked so."""
+
+    def failed(self, wanted: Wanted, error: DagfsError) -> None:
+        """What it sent, or did not send, was of no use."""
+
+    def passed_by(self, wanted: Wanted, error: DagfsError | None) -> None:
+        """What was a miss here has come from elsewhere, or has failed there, too."""
+
+    def manifest(self, md5: str) -> bytes | None:
+        """Give the `.dir` manifest of that MD5, unchecked; None without one. Blocks."""
+
+    def report(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class Route:
+    """Implements `source.Transfer`. Lock order: `_lock` is a leaf; sinks and ways are called outside of it."""
+
+    def __init__(
+        self, wanted: Wanted, ways: Sequence[Way], last: Opening, sink: BodySink, learn: Callable[[str, int], None]
+    ) -> None:
+        """`last` asks the hub; `learn` is told the MD5 and size of a large file that it sends."""
+        self._wanted = wanted
+        self._learn = learn
+        self._ways = [way for way in ways if way.wants(wanted)]
+        self._last = last
+        self._sink = sink
+        self._lock = threading.Lock()  # guards everything below
+        self._step = 0  # of _ways, the one that is asked now
+        self._missed: list[Way] = []
+        self._transfer: Transfer | None = None  # of the step
+        self._cancelled = False
+
+    def start(self) -> None:
+        """Ask the first way that is in use. Raises DagfsError when only the hub is left, and refuses at once."""
+        way = self._next()
+        if way is None:
+            self._ask_hub()
+        else:
+            self._ask(way)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            transfer = self._transfer
+        if transfer is not None:
+            transfer.cancel()
+
+    def ended(self, way: Way, body: Checked, error: DagfsError | None) -> None:
+        """A way has come to its end."""
+        with self._lock:
+            cancelled = self._cancelled
+        if cancelled and error is not None:
+            way.breaker.given_up()
+        elif error is None:
+            way.gave(self._wanted, body.moved)
+        else:
+            way.failed(self._wanted, error)
+        if error is not None:
+            with self._lock:
+                self._missed.append(way)
+        if error is None or body.begun or cancelled:
+            self.over(error)
+        else:
+            self._go_on()
+
+    def over(self, error: DagfsError | None) -> None:
+        """Nobody else is asked."""
+        for way in self._missed:
+            way.passed_by(self._wanted, error)
+        self._sink.done(error)
+
+    def large(self, size: int) -> None:
+        """The hub sends a large file: those who wait for it elsewhere wait in vain."""
+        self._learn(self._wanted.md5, size)
+        for way in self._missed:
+            way.passed_by(self._wanted, RemoteUnavailable("a large file"))
+
+    def _next(self) -> Way | None:
+        while self._step < len(self._ways):
+            way = self._ways[self._step]
+            if way.breaker.allows():
+                return way
+            self._step += 1
+        return None
+
+    def _go_on(self) -> None:
+        with self._lock:
+            self._step += 1
+            self._transfer = None
+        try:
+            self.start()
+        except DagfsError as error:
+            self.over(error)
+
+    def _ask(self, way: Way) -> None:
+        sink = _WaySink(self, way, Checked(self._wanted, self._sink, vouches=way.vouches))
+        step = self._step
+        try:
+            transfer = way.ask(self._wanted, sink)
+        except DagfsError as error:
+            sink.done(error)
+            return
+        sink.body.attach(transfer)
+        self._began(step, transfer)
+
+    def _ask_hub(self) -> None:
+        step = self._step = len(self._ways)
+        sink: BodySink = _HubSink(self, self._sink) if self._missed else self._sink
+        self._began(step, self._last(sink))
+
+    def _began(self, step: int, transfer: Transfer) -> None:
+        with self._lock:
+            if step != self._step:  # it has ended already
+                return
+            self._transfer = transfer
+            cancelled = self._cancelled
+        if cancelled:
+            transfer.cancel()
+
+
+class _WaySink:
+    """Receives what one way sends."""
+
+    def __init__(self, route: Route, way: Way, body: Checked) -> None:
+        self._route = route
+        self._way = way
+        self.body = body
+
+    def head(self, head: BodyHead) -> None:
+        self.body.head(head)
+
+    def data(self, chunk: bytes) -> None:
+        self.body.data(chunk)
+
+    def done(self, error: DagfsError | None) -> None:
+        self._route.ended(self._way, self.body, self.body.ended(error))
+
+
+class _HubSink:
+    """Receives what the hub sends after others had nothing."""
+
+    def __init__(self, route: Route, sink: BodySink) -> None:
+        self._route = route
+        self._sink = sink
+
+    def head(self, head: BodyHead) -> None:
+        if head.total is not None and head.total > WHOLE_MAX and head.ranged:
+            self._route.large(head.total)
+        self._sink.head(head)
+
+    def data(self, chunk: bytes) -> None:
+        self._sink.data(chunk)
+
+    def done(self, error: DagfsError | None) -> None:
+        self._route.over(error)

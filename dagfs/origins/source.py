@@ -1,0 +1,118 @@
+"""A hub with other ways to its bytes: they are asked first, and the hub's API has what they have not."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from dagfs.errors import ProtocolError
+from dagfs.hub.source import BodySink, Source, Transfer
+from dagfs.model import Commit, Content, Entry, RefKind, RepoRef, Span, Versioning, content_of
+from dagfs.origins import manifests
+from dagfs.origins.marks import Marks
+from dagfs.origins.route import Route, Way
+from dagfs.origins.seam import Wanted
+from dagfs.origins.tier import Tier
+
+log = logging.getLogger(__name__)
+
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+
+class Hub(Source, Protocol):
+    """The part of `hub.api.HubSource` that this needs beside `Source`."""
+
+    repo: RepoRef
+
+    def standing(self) -> dict[str, Any]: ...
+
+
+class WaysSource:
+    """Implements `source.Source`. Everything but content that has an MD5, and its listings, is the hub's."""
+
+    def __init__(self, hub: Hub, tier: Tier | None, remotes: Sequence[Way]) -> None:
+        self.repo = hub.repo
+        self._hub = hub
+        self._tier = tier
+        self._ways: list[Way] = [*([tier] if tier is not None else []), *remotes]
+        self._no_manifest: Marks[bool] = Marks()
+        self._sizes: Marks[int] = Marks()  # of large files, as the hub has told them
+
+    def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
+        return self._hub.resolve(revision, kind)
+
+    def list_directory(self, commit: Commit, path: str, *, sized: bool) -> Iterator[Sequence[Entry]]:
+        return self._hub.list_directory(commit, path, sized=sized)
+
+    def describe(self, commit: Commit, path: str, *, sized: bool) -> Entry:
+        return self._hub.describe(commit, path, sized=sized)
+
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        name = directory.hash
+        if directory.versioning is not Versioning.DVC or not name.endswith(".dir") or self._no_manifest.get(name):
+            return
+        data = self._manifest(name.removesuffix(".dir"))
+        if data is None:
+            self._no_manifest.put(name, True)
+            return
+        try:
+            yield from manifests.listings(directory.path, data)
+        except ProtocolError as error:
+            log.warning("%s is listed by the hub: %s", directory.path, error)
+            self._no_manifest.put(name, True)
+
+    def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
+        def ask_hub(receiver: BodySink) -> Transfer:
+            return self._hub.open(commit, entry, span, receiver)
+
+        content = content_of(self.repo, commit, entry)
+        if content.key.scheme != "md5" or content.key.digest == EMPTY_MD5:
+            return ask_hub(sink)
+        if content.size is None:
+            content = content._replace(size=self._sizes.get(content.key.digest))
+        route = Route(Wanted(content, span), self._ways, ask_hub, sink, self._sizes.put)
+        route.start()
+        return route
+
+    def kept(self, content: Content) -> None:
+        """All bytes of a content are in the store, proved; returns at once."""
+        if self._tier is not None and content.key.scheme == "md5":
+            self._tier.kept(content)
+
+    def disproved(self, content: Content) -> None:
+        """Bytes of a large file that were given turned out wrong."""
+        if self._tier is not None and content.key.scheme == "md5":
+            self._tier.disproved(content)
+
+    def failing(self) -> bool:
+        return self._hub.failing()
+
+    def standing(self) -> dict[str, Any]:
+        return self._hub.standing()
+
+    def report(self) -> list[dict[str, Any]]:
+        """Tell of each way whether it is in use, and what it has brought; see `breaker.Breaker.report`."""
+        return [way.report() for way in self._ways]
+
+    def close(self) -> None:
+        for way in self._ways:
+            way.close()
+        self._hub.close()
+
+    def _manifest(self, md5: str) -> bytes | None:
+        """Ask for a directory's manifest; what is not the one that the commit names is none."""
+        for way in self._ways:
+            if not way.breaker.allows():
+                continue
+            data = way.manifest(md5)
+            if data is None:
+                continue
+            if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+                way.breaker.count("wrong")
+                continue
+            if self._tier is not None and way is not self._tier:
+                self._tier.give(f"{md5}.dir", data)
+            return data
+        return None
