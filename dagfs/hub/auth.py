@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from dagfs import system
 from dagfs.config import hub_host
 from dagfs.errors import UsageError
 from dagfs.hub import plain_yaml
@@ -134,16 +135,17 @@ def _read_private(path: Path) -> str:
         status, data = read_regular(path)
     except OSError as error:
         raise UsageError(f"cannot read the token file {path}: {error.strerror}") from None
-    if status.st_mode & _OPEN_TO_OTHERS:
+    user = system.user()
+    if user is not None and status.st_mode & _OPEN_TO_OTHERS:
         raise UsageError(f"other users can read or change the token file {path}; run: chmod 600 {path}")
-    if status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+    if user not in (None, 0) and status.st_uid not in (user, 0):
         raise UsageError(f"the token file {path} belongs to user {status.st_uid}; make one of your own")
     return _plain(data.decode("utf-8", "replace").strip(), f"the token file {path}")
 
 
 def read_regular(path: Path) -> tuple[os.stat_result, bytes]:
     """Read a file of up to MAX_FILE_BYTES, without waiting for who may write into a pipe. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    fd = os.open(path, os.O_RDONLY | system.OTHERS)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -173,7 +175,7 @@ def _read_client_tokens(path: Path, host: str, now: float) -> str | None:
     except ValueError:
         log.warning("ignoring %s: it is not YAML", path)
         return None
-    if status.st_mode & _OPEN_TO_OTHERS:
+    if system.user() is not None and status.st_mode & _OPEN_TO_OTHERS:
         log.warning("other users may read or change %s; run: chmod 600 %s", path, path)
     if not isinstance(document, dict) or document.get("version", "1") not in ("1", 1):
         return None
