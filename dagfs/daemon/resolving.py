@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 
 from dagfs.daemon.core import Core
-from dagfs.daemon.known import Known
 from dagfs.daemon.plan import MountPlan
 from dagfs.errors import (
     AccessDenied,
@@ -28,6 +27,7 @@ from dagfs.hub.revisions import unreachable
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
 from dagfs.store.disk import DiskStore
+from dagfs.tree.known import Known
 
 
 def resolve(plan: MountPlan, token: Token) -> Commit:

@@ -13,7 +13,6 @@ from dagfs.daemon.control import ControlServer, Message, Operation
 from dagfs.daemon.core import Core, Followed
 from dagfs.daemon.following import Follower, Hold
 from dagfs.daemon.generation import Change
-from dagfs.daemon.known import Known
 from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.state import Registry
 from dagfs.daemon.warming import Warmer
@@ -22,6 +21,7 @@ from dagfs.kernel.following import Following
 from dagfs.kernel.openings import Openings
 from dagfs.model import Commit, RefKind
 from dagfs.store.spare import Spare
+from dagfs.tree.known import Known
 
 log = logging.getLogger(__name__)
 

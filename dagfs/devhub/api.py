@@ -10,6 +10,7 @@ from typing import Any
 from dagfs.devhub.content import Contents
 from dagfs.devhub.gate import Gate
 from dagfs.devhub.git import GitRepository, Person
+from dagfs.devhub.oauth import PREFIX, Logins
 from dagfs.devhub.raw import SIGNED_PREFIX
 from dagfs.devhub.record import Requests
 from dagfs.devhub.s3 import S3
@@ -27,6 +28,7 @@ class Front:
     name: str
     origin: str
     gate: Gate
+    logins: Logins
 
     @property
     def root(self) -> bytes:
@@ -65,6 +67,8 @@ class Api:
             _only_reading(exchange)
             self._front.gate.person(request)
             return self._contents.dvc_object(exchange, request.path[len(self._dvc) :])
+        if request.path.startswith(PREFIX):
+            return self._front.logins(exchange)
         if (request.path + b"/").startswith(self._s3.root + b"/"):
             return self._s3(exchange)
         return self._people(exchange)

@@ -17,6 +17,7 @@ from dagfs.devhub.gate import Gate
 from dagfs.devhub.git import GitRepository
 from dagfs.devhub.link import Link
 from dagfs.devhub.listing import Listings
+from dagfs.devhub.oauth import Logins
 from dagfs.devhub.objects import Blobs, DvcCache
 from dagfs.devhub.record import Requests
 from dagfs.devhub.s3 import S3
@@ -102,7 +103,9 @@ class Hub:
         stack.callback(blobs.close)
         listings, storages = Listings(git, cache, api, behaviour), Storages(folders, api, behaviour)
         stock = Stock(git, cache, blobs, Snapshots(git, cache), listings, storages)
-        front = Front(owner, name, self.host, self.gate)
+        logins = Logins(self.gate)
+        stack.callback(logins.close)
+        front = Front(owner, name, self.host, self.gate, logins)
         other = f"http://127.0.0.1:{self._content_server.port}"
         origin = other if behaviour.redirect is Redirect.OTHER else self.host
         bucket = S3(stock, behaviour, owner, name, front.gate)

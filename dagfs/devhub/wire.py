@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from dagfs.devhub.objects import Stored
@@ -64,6 +64,7 @@ class Request:
     headers: Mapping[str, str]
     keep_alive: bool
     chunks_understood: bool
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -116,8 +117,8 @@ class Reader:
         """Give the next request. Raises Disconnected at the end, HttpError when it makes no sense."""
         head = self._head()
         request = _parse(head)
-        self._skip_body(request.headers)
-        return request
+        body = self._body(request.headers)
+        return replace(request, body=body) if body else request
 
     def _head(self) -> bytes:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
@@ -129,16 +130,17 @@ class Reader:
             raise HttpError(431, "request line and headers are too long")
         return head
 
-    def _skip_body(self, headers: Mapping[str, str]) -> None:
+    def _body(self, headers: Mapping[str, str]) -> bytes:
         if "transfer-encoding" in headers:
             raise HttpError(501, "no request here has a chunked body")
         announced = headers.get("content-length", "0")
         if not announced.isascii() or not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
-            raise HttpError(413, "no request here has a body")
+            raise HttpError(413, "no request here has a body of this size")
         left = int(announced)
         while len(self._buffer) < left:
             self._receive()
-        self._buffer = self._buffer[left:]
+        body, self._buffer = self._buffer[:left], self._buffer[left:]
+        return body
 
     def _receive(self) -> None:
         try:

@@ -13,9 +13,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from dagfs import system
 from dagfs.config import hub_host
 from dagfs.errors import UsageError
 from dagfs.hub import plain_yaml
+from dagfs.hub.git_credential import git_credential
 from dagfs.hub.urls import check_host
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,8 @@ Reader = Callable[[Path], "str | None"]
 def find_token(
     option_file: str | None, environment: Mapping[str, str], client_tokens: Path, host: str, now: float
 ) -> Token:
-    """Find the token for `host` (a hub's URL): option, environment, token file of the DagsHub client; or none.
+    """Find the token for `host` (a hub's URL): option, environment, token file of the DagsHub client, what git's
+    credential helper has; or none.
 
     A token of the environment belongs to the host of the environment (DAGSHUB_CLIENT_HOST, else the public hub) and is
     not used for others. `now` in seconds since the epoch. Raises UsageError.
@@ -104,44 +107,54 @@ def find_token(
     if option_file is not None:
         path = Path(option_file).expanduser().absolute()
         return Token(f"file {path}", _read_private(path), path, _read_private)
-    if _same_host(host, hub_host(environment)):
-        for name in ENVIRONMENT_NAMES:
-            value = environment.get(name, "").strip()
-            if value:
-                return Token(f"environment variable {name}", _plain(value, name))
+    theirs = hub_host(environment)
+    name = next((name for name in ENVIRONMENT_NAMES if environment.get(name, "").strip()), None)
+    if name is not None and _same_host(host, theirs):
+        return Token(f"environment variable {name}", _plain(environment[name].strip(), name))
+    token = _kept(client_tokens, host, environment, now)
+    if name is not None:
+        token.unused = f"{name} was not used: it is for {theirs}; set DAGSHUB_CLIENT_HOST={host} if it is for this hub"
+    return token
+
+
+def _kept(client_tokens: Path, host: str, environment: Mapping[str, str], now: float) -> Token:
+    """Give the token that another program keeps for a host."""
     started = time.monotonic()
-    other = next((name for name in ENVIRONMENT_NAMES if environment.get(name)), None)
 
     def read(path: Path) -> str | None:
         return _read_client_tokens(path, host, now + time.monotonic() - started)
 
     token = Token(f"token file {client_tokens} of the DagsHub client", read(client_tokens), client_tokens, read)
-    if other is not None and not _same_host(host, hub_host(environment)):
-        theirs = hub_host(environment)
-        token.unused = f"{other} was not used: it is for {theirs}; set DAGSHUB_CLIENT_HOST={host} if it is for this hub"
-    return token
+    credential = git_credential(host, environment) if token.current() is None else None
+    return token if credential is None else Token("git's credential helper", credential)
 
 
 def _same_host(one: str, other: str) -> bool:
     return check_host(one) == check_host(other)
 
 
+def is_plain(value: str) -> bool:
+    """Tell whether a text can stand in a header."""
+    return bool(value) and all("!" <= c <= "~" for c in value)
+
+
 def _read_private(path: Path) -> str:
     """Read a file that holds one token. Raises UsageError, also when others could read or write it."""
     try:
-        status, data = _read_regular(path)
+        status, data = read_regular(path)
     except OSError as error:
         raise UsageError(f"cannot read the token file {path}: {error.strerror}") from None
-    if status.st_mode & _OPEN_TO_OTHERS:
+    user = system.user()
+    if user is not None and status.st_mode & _OPEN_TO_OTHERS:
         raise UsageError(f"other users can read or change the token file {path}; run: chmod 600 {path}")
-    if status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+    if user not in (None, 0) and status.st_uid not in (user, 0):
         raise UsageError(f"the token file {path} belongs to user {status.st_uid}; make one of your own")
     return _plain(data.decode("utf-8", "replace").strip(), f"the token file {path}")
 
 
-def _read_regular(path: Path) -> tuple[os.stat_result, bytes]:
+def read_regular(path: Path) -> tuple[os.stat_result, bytes]:
     """Read a file of up to MAX_FILE_BYTES, without waiting for who may write into a pipe. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    fd = os.open(path, os.O_RDONLY | system.OTHERS)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -156,7 +169,7 @@ def _read_regular(path: Path) -> tuple[os.stat_result, bytes]:
 
 def _plain(value: str, where: str) -> str:
     """Refuse what cannot stand in a header; never show it."""
-    if not value or not all("!" <= c <= "~" for c in value):
+    if not is_plain(value):
         raise UsageError(f"{where} does not hold a token: one line of printable characters is expected")
     return value
 
@@ -164,14 +177,14 @@ def _plain(value: str, where: str) -> str:
 def _read_client_tokens(path: Path, host: str, now: float) -> str | None:
     """Give the client's best valid token for a host: long-lived before OAuth ones, expired ones left out."""
     try:
-        status, data = _read_regular(path)
+        status, data = read_regular(path)
         document = plain_yaml.load(data)
     except OSError:
         return None
     except ValueError:
         log.warning("ignoring %s: it is not YAML", path)
         return None
-    if status.st_mode & _OPEN_TO_OTHERS:
+    if system.user() is not None and status.st_mode & _OPEN_TO_OTHERS:
         log.warning("other users may read or change %s; run: chmod 600 %s", path, path)
     if not isinstance(document, dict) or document.get("version", "1") not in ("1", 1):
         return None
@@ -184,8 +197,7 @@ def _read_client_tokens(path: Path, host: str, now: float) -> str | None:
 def _is_usable(token: Any, now: float) -> bool:
     if not isinstance(token, dict) or not isinstance(token.get("access_token"), str):
         return False
-    value = token["access_token"]
-    if not value or not all("!" <= c <= "~" for c in value):
+    if not is_plain(token["access_token"]):
         return False
     expiry = _seconds(token.get("expiry"))
     return expiry is None or expiry > now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from typing import Any
 
@@ -11,10 +10,11 @@ import pycurl
 from dagfs.hub.exchange import Exchange, Lane
 from dagfs.hub.handles import Handles
 from dagfs.hub.network import Network
+from dagfs.system import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI
 
 KEPT_CONNECTIONS = 64
-_READABLE = select.POLLIN | select.POLLPRI
-_BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
+_READABLE = POLLIN | POLLPRI
+_BROKEN = POLLERR | POLLHUP | POLLNVAL
 
 
 class LaneLoop:
@@ -54,7 +54,7 @@ class LaneLoop:
 
     def ready(self, fd: int, events: int) -> None:
         flags = pycurl.CSELECT_IN if events & _READABLE else 0
-        flags |= pycurl.CSELECT_OUT if events & select.POLLOUT else 0
+        flags |= pycurl.CSELECT_OUT if events & POLLOUT else 0
         flags |= pycurl.CSELECT_ERR if events & _BROKEN else 0
         self._multi.socket_action(fd, flags)
 
@@ -82,8 +82,8 @@ class LaneLoop:
                 self._poll.unregister(fd)
             return
         self.fds.add(fd)
-        wanted = select.POLLIN if what & pycurl.POLL_IN else 0
-        self._poll.register(fd, wanted | (select.POLLOUT if what & pycurl.POLL_OUT else 0))
+        wanted = POLLIN if what & pycurl.POLL_IN else 0
+        self._poll.register(fd, wanted | (POLLOUT if what & pycurl.POLL_OUT else 0))
 
     def _set_timer(self, milliseconds: int) -> None:
         self.deadline = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -70,6 +72,18 @@ class Rest:
                 self._session.close()  # kept connections may be as dead as this one; the session goes on
                 backoff.wait(error)
 
+    def post(self, url: str, form: Mapping[str, str], silence: float = SILENCE_SECONDS) -> RestAnswer:
+        """Send a form once, without the token and without following a redirect; the hub may say nothing for `silence`
+        seconds. Raises RemoteError."""
+        self._metrics.add("hub.requests.rest")
+        with (
+            self._translated(silence),
+            self._session.post(
+                url, data=dict(form), timeout=(CONNECT_SECONDS, silence), allow_redirects=False, stream=True
+            ) as response,
+        ):
+            return _answer(response, redact(url))
+
     @property
     def has_token(self) -> bool:
         return self._token.current() is not None
@@ -104,15 +118,21 @@ class Rest:
         token = self._token.current()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeouts = (CONNECT_SECONDS, SILENCE_SECONDS)
+        with (
+            self._translated(SILENCE_SECONDS),
+            self._session.get(url, headers=headers, timeout=timeouts, allow_redirects=False, stream=True) as response,
+        ):
+            if response.status_code in redirects.STATUSES:
+                return RestAnswer(response.status_code), urljoin(url, response.headers.get("Location", ""))
+            return _answer(response, redact(url)), None
+
+    @contextlib.contextmanager
+    def _translated(self, silence: float) -> Iterator[None]:
+        """Name the library's errors by ours."""
         try:
-            with self._session.get(
-                url, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
-            ) as response:
-                if response.status_code in redirects.STATUSES:
-                    return RestAnswer(response.status_code), urljoin(url, response.headers.get("Location", ""))
-                return _answer(response, redact(url)), None
+            yield
         except requests.Timeout:
-            raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
+            raise Stalled(f"no answer from {self._hub} for {silence:.0f} s") from None
         except requests.RequestException as error:
             obstacle = _obstacle(error)
             way = f" through the proxy {redact(self._proxy or '')}" if obstacle is Obstacle.PROXY else ""

@@ -101,7 +101,7 @@ class Revisions:
         remedy = (
             "the token may not see it"
             if self._rest.has_token
-            else "a private one needs a token: --token-file, or DAGSHUB_USER_TOKEN"
+            else "a private one needs a token: `dagfs login`, or DAGSHUB_USER_TOKEN"
         )
         if status in (401, 403):
             return NoAccess(f"no access to {self._repo} (HTTP {status}): {remedy}")

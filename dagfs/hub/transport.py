@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
 import threading
 import time
 from collections import deque
@@ -26,6 +24,7 @@ from dagfs.hub.source import BodySink
 from dagfs.hub.standing import Standing
 from dagfs.hub.urls import origin
 from dagfs.metrics import Metrics
+from dagfs.system import POLLIN, Waker, new_poll
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +58,11 @@ class Transport:
         self._prefix = host + "/"  # of URLs that need no parsing to see that they are the hub's
         self._hub_reach: Reach | None = None  # where the hub's address lies; None until a direct connection to it
         self._network = network
-        self._wake_end, self._wake = os.pipe()
+        self._waker = Waker()
         self._poll, self._lanes = self._make_lanes()
         self._commands: deque[tuple[Callable[[Exchange], None], Exchange]] = deque()
-        self._lock = threading.Lock()  # guards the two below and the pipe, which is open iff the loop has not ended
-        self._awake = False  # true iff a byte lies in the pipe
+        self._lock = threading.Lock()  # guards the two below and the waker, which is open iff the loop has not ended
+        self._awake = False  # true iff a byte lies in the waker
         self._closed = False
         self._gathering: list[Exchange] = []  # that hold pieces of this turn; the loop's thread only
         self._next_check = 0.0
@@ -90,7 +89,7 @@ class Transport:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                os.write(self._wake, b"\0")
+                self._waker.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -104,7 +103,7 @@ class Transport:
             self._commands.append((step, exchange))
             if not self._awake and threading.current_thread() is not self._thread:  # it looks before it sleeps
                 self._awake = True
-                os.write(self._wake, b"\0")
+                self._waker.wake()
 
     # Everything below runs in the loop's thread.
 
@@ -121,8 +120,8 @@ class Transport:
             self._end()
 
     def _make_lanes(self) -> tuple[Any, dict[Lane, LaneLoop]]:
-        poll = select.poll()
-        poll.register(self._wake_end, select.POLLIN)
+        poll = new_poll()
+        poll.register(self._waker.fd, POLLIN)
         return poll, {lane: LaneLoop(lane, poll, self._network) for lane in Lane}
 
     def _begin_anew(self, why: str) -> None:
@@ -143,7 +142,7 @@ class Transport:
             self._begin_anew("the machine was suspended")  # fetched again, where they broke off
         self._obey()
         for fd, events in self._poll.poll(self._sleep_ms()):
-            self._woken() if fd == self._wake_end else self._ready(fd, events)
+            self._woken() if fd == self._waker.fd else self._ready(fd, events)
         now = time.monotonic()
         for lane in self._lanes.values():
             lane.expire(now)
@@ -169,7 +168,7 @@ class Transport:
     def _woken(self) -> None:
         with self._lock:
             self._awake = False
-            os.read(self._wake_end, 64)
+            self._waker.drain()
 
     def _obey(self) -> None:
         while self._commands:
@@ -306,5 +305,4 @@ class Transport:
         for lane in self._lanes.values():
             lane.close()
         with self._lock:
-            os.close(self._wake_end)
-            os.close(self._wake)
+            self._waker.close()

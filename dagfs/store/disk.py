@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from dagfs import system
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Proof
 from dagfs.store.backlog import WAITING_MAX, Backlog, Waiting
@@ -84,7 +85,7 @@ class DiskStore:
         if path is None or not hasattr(os, "posix_fadvise"):
             return
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | system.OURS)
         except OSError:
             return
         try:

@@ -10,6 +10,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from dagfs import system
 from dagfs.model import ContentId
 from dagfs.store.layout import Stamp, stamp
 
@@ -51,7 +52,7 @@ class Checker:
         for block in range(offset // BLOCK, min(-(-(offset + length) // BLOCK), len(self._good))):
             if self._good[block]:
                 continue
-            if zlib.crc32(os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == self._checksums[block]:
+            if zlib.crc32(system.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == self._checksums[block]:
                 self._good[block] = 1
             else:
                 found.append(block)
@@ -123,7 +124,7 @@ class DiskFile:
         if handle.checker is not None and handle.checker.damaged(handle.fd, handle.size, offset, size):
             self._damaged(handle.md5)
             raise OSError("a block of a stored file is damaged")
-        data = os.pread(handle.fd, size, offset)
+        data = system.pread(handle.fd, size, offset)
         if len(data) != size:
             self._damaged(handle.md5)
             raise OSError("a stored file is shorter than it was")

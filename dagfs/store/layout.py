@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dagfs import system
 from dagfs.config import private_directory, write_new
 from dagfs.errors import CacheRefused
 
@@ -73,7 +74,7 @@ class Layout:
     def write_temp(self, data: bytes) -> str:
         """Write a new read-only file and give its path; leaves nothing behind when it raises OSError."""
         path = f"{self._texts[2]}/{self._me}-{next(self._ticket)}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.OURS, 0o444)
         try:
             rest = memoryview(data)
             while rest:
@@ -88,10 +89,10 @@ class Layout:
     def publish(self, temp: str, path: str) -> None:
         """Move a file to its place; the directory is made when it is the first of its kind."""
         try:
-            os.rename(temp, path)
+            os.replace(temp, path)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            os.rename(temp, path)
+            os.replace(temp, path)
 
     def stored(self) -> Iterator[tuple[str, int]]:
         """Go over the whole files on disk: MD5 and size in bytes."""
@@ -174,10 +175,4 @@ def _started(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return -1
-    except OSError:
-        pass
-    return 0
+    return -1 if system.is_process(pid) is False else 0

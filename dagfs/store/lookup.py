@@ -9,6 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 
+from dagfs import system
 from dagfs.model import Content, ContentId
 from dagfs.proofs import CHUNK
 from dagfs.store.backlog import Backlog
@@ -139,7 +140,7 @@ class Lookup:
         if md5 is None:
             return None
         try:
-            fd = os.open(self._layout.file(md5), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._layout.file(md5), os.O_RDONLY | system.OURS)
         except OSError:
             return None
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import threading
@@ -12,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from dagfs import system
 from dagfs.model import Content, Proof, Span
 from dagfs.proofs import CHUNK, Prover
 from dagfs.store.handles import BLOCK, Checker
@@ -131,7 +131,7 @@ class DiskBlocks:
         if damaged:
             self._drop(damaged)
             return None
-        return os.pread(self._fd, size, offset)
+        return system.pread(self._fd, size, offset)
 
     def write(self, offset: int, data: bytes) -> None:
         with self._lock:
@@ -199,12 +199,12 @@ class DiskBlocks:
 
     def _claim(self, base: str) -> tuple[int, int, str]:
         """Open the first copy that no other process holds."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | system.OURS
         for number in range(_COPIES):
             path = f"{base}.{number}"
             fd = os.open(path, flags, 0o600)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                system.lock(fd)
                 # Between the two calls another process may have published or evicted it.
                 if os.fstat(fd).st_ino == os.stat(path).st_ino:
                     return fd, os.open(path + ".log", flags | os.O_APPEND, 0o600), path
@@ -217,7 +217,7 @@ class DiskBlocks:
         """Believe the log of an earlier run; each block is checked at its first use."""
         if os.fstat(self._fd).st_size != self.size:
             self._reset()
-        log = os.pread(self._log, RECORD.size * (self._count + 1) * 2, 0)
+        log = system.pread(self._log, RECORD.size * (self._count + 1) * 2, 0)
         for block, crc in RECORD.iter_unpack(log[: len(log) - len(log) % RECORD.size]):
             if block < self._count:
                 self._there[block] = 1
@@ -274,7 +274,7 @@ class DiskBlocks:
     def _chunks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         end = self.size if end is None else end
         for offset in range(start, end, CHUNK):
-            chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
+            chunk = system.pread(self._fd, min(CHUNK, end - offset), offset)
             if len(chunk) != min(CHUNK, end - offset):
                 raise OSError("a file of blocks is shorter than it was")
             yield chunk

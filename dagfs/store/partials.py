@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from dagfs import system
 from dagfs.model import Content, ContentId, Proof
 from dagfs.store.layout import Layout, unlink_quietly
 from dagfs.store.partial import Blocks, DiskBlocks, SharedPartial, VolatileBlocks
@@ -73,7 +73,7 @@ class Partials:
         with contextlib.suppress(OSError), os.scandir(self._layout.partial) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    used += entry.stat(follow_symlinks=False).st_blocks * 512
+                    used += system.used_bytes(entry.stat(follow_symlinks=False))
         return used
 
     def count(self) -> int:
@@ -104,6 +104,8 @@ class Partials:
         return f"{self._directory}/{key.scheme}-{key.digest}"
 
     def _blocks(self, content: Content, size: int) -> Blocks:
+        if not system.HAS_LOCKS:
+            return VolatileBlocks(size)  # two processes would write into one file
         in_use = sum(found.blocks.size for found in self._open.values() if isinstance(found.blocks, DiskBlocks))
         if size + in_use > self._limit:
             self._close_unused(0)
@@ -136,9 +138,9 @@ class Partials:
 @contextlib.contextmanager
 def unused(path: str) -> Iterator[int]:
     """Hold an incomplete file, so that no process takes it up. Raises OSError, BlockingIOError when one has it."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDWR | system.OURS)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(fd)
         yield fd
     finally:
         os.close(fd)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dagfs import system
 from dagfs.config import MIN_FREE_FRACTION
 from dagfs.metrics import Metrics
 from dagfs.store.dvc_cache import DvcCache
@@ -104,5 +105,4 @@ class Room:
 
 
 def _free(layout: Layout) -> tuple[int, int]:
-    status = os.statvfs(layout.root)
-    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+    return system.disk(layout.root)

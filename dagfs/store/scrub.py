@@ -8,6 +8,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 
+from dagfs import system
 from dagfs.store.handles import BLOCK
 from dagfs.store.layout import Layout, unlink_quietly
 from dagfs.store.partial import RECORD
@@ -69,6 +70,6 @@ def _agrees(fd: int, log: str) -> bool:
     size = os.fstat(fd).st_size
     blocks = RECORD.iter_unpack(records[: len(records) // RECORD.size * RECORD.size])
     return all(
-        block * BLOCK < size and zlib.crc32(os.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == crc
+        block * BLOCK < size and zlib.crc32(system.pread(fd, min(BLOCK, size - block * BLOCK), block * BLOCK)) == crc
         for block, crc in blocks
     )

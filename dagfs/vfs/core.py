@@ -93,8 +93,9 @@ class Vfs:
     def getattr(self, node: int) -> Answer[Attributes]:
         return then(self._tree.place(node), self._attributes)
 
-    def readdir(self, node: int) -> Answer[Directory]:
-        return then(self._tree.place(node), self._list)
+    def readdir(self, node: int, *, sized: bool = False) -> Answer[Directory]:
+        """`sized`: with the sizes that the hub knows, for one more request where the listing is here without them."""
+        return then(self._tree.place(node), lambda place: self._list(place, wanted=sized))
 
     def read(self, node: int, offset: int, size: int) -> Answer[bytes]:
         with self._lock:
@@ -172,8 +173,8 @@ class Vfs:
     def _known_attributes(self, place: Place) -> Attributes | None:
         return attributes_of(place.rows, place.position, self._mtime)
 
-    def _list(self, place: Place) -> Answer[Directory]:
-        sized = self._policy.stat_mode and self._tree.listed(place) is None
+    def _list(self, place: Place, *, wanted: bool) -> Answer[Directory]:
+        sized = wanted or (self._policy.stat_mode and self._tree.listed(place) is None)
         answer = self._tree.listing(place, sized=sized)
         self._tree.walked(place.entry, sized=self._policy.stat_mode)
         return then(answer, lambda listing: self._view(place, listing))

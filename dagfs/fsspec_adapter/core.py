@@ -1,0 +1,185 @@
+"""The rooms of one commit in this process: what the daemon builds for a mount, without kernel and mount."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagfs.answers import wait
+from dagfs.cache import Cache
+from dagfs.errors import NotInCache, TooLarge
+from dagfs.fetch.fetcher import Fetcher
+from dagfs.hub.api import HubSource, connect
+from dagfs.hub.auth import Token, find_token
+from dagfs.hub.offline import OfflineSource
+from dagfs.metrics import Metrics
+from dagfs.model import Commit, Kind, RefKind, RepoRef
+from dagfs.prefetch.annotations import AnnotationSource
+from dagfs.prefetch.neighbours import NeighbourSource
+from dagfs.prefetch.prefetcher import Planner, Prefetcher
+from dagfs.prefetch.scatter import ScatterSource
+from dagfs.prefetch.seam import GuessSource
+from dagfs.store.disk import DiskStore
+from dagfs.tree.known import Known
+from dagfs.tree.tree import Pinned, Tree
+from dagfs.tree.workers import Workers
+from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
+from dagfs.vfs.core import Vfs
+from dagfs.vfs.seam import ROOT, Attributes, Directory
+
+PIECE = 4 << 20
+"""Bytes asked of the rooms at once: what the disk cannot take is held in memory, and there is room for a few."""
+
+LINKS_MAX = 40  # as the kernel's own
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a file system reads, whatever it reads; as the options of `dagfs mount`. `cache`: the user's directory."""
+
+    cache: Path
+    cache_bytes: int
+    client_tokens: Path
+    token_file: str | None = None
+    prefetch: bool = True
+    offline: bool = False
+
+    def store_root(self, repo: RepoRef) -> Path:
+        """The same as a mount's: one store for each hub."""
+        return self.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", repo.host)
+
+
+class NodeNumbers:
+    """Node ids that nobody outside of this process knows (`tree.numbers.Values`)."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+
+    def get_value(self, name: str) -> bytes | None:
+        return self._values.get(name)
+
+    def set_value(self, name: str, value: bytes) -> None:
+        self._values[name] = value
+
+
+class Core:
+    """One commit of one repository. Thread-safe; for the process that made it only. Methods raise DagfsError."""
+
+    def __init__(self, repo: RepoRef, revision: str | None, settings: Settings, pinned: Commit | None = None) -> None:
+        """`pinned`: what the revision was found to be before. Raises UsageError."""
+        self._metrics = Metrics()
+        token = Token("nowhere", None) if settings.offline else _token(repo, settings)
+        self._source: HubSource | OfflineSource = (
+            OfflineSource() if settings.offline else connect(repo, token, self._metrics, os.environ)
+        )
+        try:
+            self._store = DiskStore(settings.store_root(repo), settings.cache_bytes, self._metrics)
+        except BaseException:
+            self._source.close()
+            raise
+        try:
+            self.commit = pinned or self._resolve(repo, revision)
+        except BaseException:
+            self._source.close()
+            self._store.close()
+            raise
+        self._fetcher = Fetcher(self._source, self.commit, self._metrics, congested=lambda: self._store.congested)
+        self._cache = Cache(self._store, self._fetcher, self._metrics)
+        self._workers = Workers()
+        pin = Pinned(repo, self.commit, "", "fsspec")
+        self._tree = Tree(self._source, pin, self._store, self._workers, self._metrics, NodeNumbers())
+        self._prefetcher = self._make_prefetcher(settings)
+        self._vfs = Vfs(self._tree, self._cache, self._store.size, self._metrics, OpeningWatcher(self._prefetcher))
+
+    def find(self, path: str) -> Attributes:
+        """Give what a path is, following symbolic links."""
+        nodes = [wait(self._vfs.getattr(ROOT))]
+        names = deque(_names(path.encode("utf-8", "surrogateescape")))
+        links = 0
+        while names:
+            name = names.popleft()
+            if name == b"..":
+                nodes = nodes[:-1] or nodes
+                continue
+            found = wait(self._vfs.lookup(nodes[-1].node, name))
+            if found.kind is not Kind.SYMLINK:
+                nodes.append(found)
+                continue
+            links += 1
+            if links > LINKS_MAX:
+                raise TooLarge(f"{path}: a circle of symbolic links")
+            names.extendleft(reversed(list(_names(wait(self._vfs.readlink(found.node))))))
+        return nodes[-1]
+
+    def list(self, node: int, *, sized: bool) -> Iterator[tuple[str, Kind, Attributes | None]]:
+        """Go over a directory: name, kind, and what is known of it: all, if `sized`."""
+        directory: Directory = wait(self._vfs.readdir(node, sized=sized))
+        for position, (name, _, kind) in enumerate(directory.rows(0, len(directory))):
+            known = directory.attributes(position)
+            if known is None and sized:
+                known = wait(self._vfs.lookup(node, name))
+            yield name.decode("utf-8", "surrogateescape"), kind, known
+
+    def read(self, node: int, start: int, end: int) -> bytes:
+        """Give the bytes [start, end) of a file, fewer only at its end."""
+        pieces = []
+        while start < end:
+            piece = wait(self._vfs.read(node, start, min(PIECE, end - start)))
+            if not piece:
+                break
+            pieces.append(piece)
+            start += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def hash(self, node: int) -> str | None:
+        """Give what the hub calls a file's bytes by."""
+        value = wait(self._vfs.getxattr(node, b"user.dagfs.hash"))
+        return value.decode() if value else None
+
+    def close(self) -> None:
+        self._prefetcher.enabled = False
+        self._fetcher.close()
+        self._source.close()
+        self._tree.close()
+        self._workers.close()
+        self._cache.close()
+        self._store.close()
+
+    def _resolve(self, repo: RepoRef, revision: str | None) -> Commit:
+        known = Known(self._store, repo)
+        if isinstance(self._source, OfflineSource):
+            found = known.recall(revision, RefKind.ANY)
+            if found is None:
+                raise NotInCache(f"the cache does not know the commit of {revision or 'the default branch'} of {repo}")
+            return found
+        commit = self._source.resolve(revision, RefKind.ANY)
+        known.remember(revision, commit)
+        return commit
+
+    def _make_prefetcher(self, settings: Settings) -> Prefetcher:
+        catalogue = TreeCatalogue(self._tree)
+        here = self._cache.here
+        sources: list[GuessSource] = [
+            AnnotationSource(catalogue, self._cache),
+            NeighbourSource(catalogue),
+            ScatterSource(catalogue, here),
+        ]
+        workers = self._workers
+        prefetcher = Prefetcher(
+            Planner(sources, here, self._metrics), self._cache, lambda job: workers.submit(job, background=True)
+        )
+        prefetcher.enabled = settings.prefetch and not settings.offline
+        return prefetcher
+
+
+def _token(repo: RepoRef, settings: Settings) -> Token:
+    return find_token(settings.token_file, os.environ, settings.client_tokens, repo.host, time.time())
+
+
+def _names(path: bytes) -> Iterator[bytes]:
+    return (name for name in path.split(b"/") if name not in (b"", b"."))
