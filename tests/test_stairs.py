@@ -41,6 +41,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "diskcache": ("dagfs.store",),
     "click": ("dagfs.cli",),
     "rich": ("dagfs.cli", "dagfs.demo"),
+    "prometheus_client": ("dagfs.daemon.scrape",),
     "mfusepy": ("dagfs.libfuse",),
     "fuse": ("dagfs.libfuse",),
     "msgspec": ("dagfs.hub", "dagfs.tree"),

@@ -37,6 +37,8 @@ class MountPlan:
     follow: float | None = None
     hold_while_open: bool = False
     offline: bool = False
+    metrics: str | None = None  # HOST:PORT
+    log_format: str = "text"
 
     @property
     def id(self) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dagfs import __version__
 from dagfs.daemon import interpreter
+from dagfs.daemon.activity import activity
 from dagfs.daemon.control import ControlServer, Message, Operation
 from dagfs.daemon.core import Core, Followed
 from dagfs.daemon.following import Follower, Hold
@@ -26,17 +28,28 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> Iterator[Core]:
+def worker_rooms(
+    plan: MountPlan,
+    commit: Commit,
+    token: Token,
+    followed: Followed | None = None,
+    listener: socket.socket | None = None,
+) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
     core = Core(plan, commit, token, followed)
     try:
         warmer = Warmer(core)
-        operations = {"status": lambda _: _status(core), "warm": warmer.answer}
+        operations = {
+            "status": lambda _: _status(core),
+            "activity": lambda _: activity(core),
+            "warm": warmer.answer,
+        }
         control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
         interpreter.settle()
         try:
-            yield core
+            with _metrics(listener, plan, core):
+                yield core
         finally:
             warmer.stop()
             if control is not None:
@@ -84,6 +97,14 @@ def _listen(path: Path, operations: dict[str, Operation]) -> ControlServer | Non
     except OSError as error:
         log.warning("this worker answers neither `dagfs status` nor `dagfs warm`: %s", error)
         return None
+
+
+def _metrics(listener: socket.socket | None, plan: MountPlan, core: Core) -> contextlib.AbstractContextManager[None]:
+    if listener is None:
+        return contextlib.nullcontext()
+    from dagfs.daemon.scrape import answering  # noqa: PLC0415 -- its library costs each worker 4 MB
+
+    return answering(listener, plan, core)
 
 
 def _status(core: Core) -> Iterable[Message]:

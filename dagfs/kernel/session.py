@@ -43,6 +43,7 @@ from dagfs.kernel.protocol import (
     encode_statfs,
     error_reply,
 )
+from dagfs.kernel.waiting import Waiting
 from dagfs.model import Answer
 from dagfs.vfs.errnos import report
 from dagfs.vfs.seam import ROOT, FileSystem
@@ -103,6 +104,7 @@ class Session:
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
+        self.waiting = Waiting()
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
 
@@ -134,7 +136,7 @@ class Session:
 
     def counts(self) -> dict[str, int]:
         """Give how many requests of each operation the kernel has sent."""
-        return {_name(op): count for op, count in dict(self._counts).items() if count}
+        return {operation(op): count for op, count in dict(self._counts).items() if count}
 
     def _table(self) -> dict[int, Handler]:
         return {
@@ -187,11 +189,13 @@ class Session:
             self._refuse(op, unique, node, error)
             return
         if isinstance(answer, Future):
+            self.waiting.begin(unique, op, node, message, message[BODY:-1] if op == Op.LOOKUP else b"")
             answer.add_done_callback(partial(self._complete, op, unique, node))
         else:
             self._reply(unique, answer)
 
     def _complete(self, op: int, unique: int, node: int, done: Future[bytes]) -> None:
+        self.waiting.end(unique)
         try:
             body = done.result()
         except BaseException as error:  # noqa: BLE001 -- the waiting program must hear of it, whatever it is
@@ -206,7 +210,7 @@ class Session:
             brief = self._brief_root and node == ROOT
             self._write(error_reply(unique, errno.ENOENT)) if brief else self._reply(unique, NEGATIVE_ENTRY)
         else:
-            self._write(error_reply(unique, report(self._fs, node, _name(op), error)))
+            self._write(error_reply(unique, report(self._fs, node, operation(op), error)))
 
     def _reply(self, unique: int, body: bytes) -> None:
         try:
@@ -307,5 +311,6 @@ def _sized(value: bytes | None, size: int) -> bytes:
     return value
 
 
-def _name(op: int) -> str:
+def operation(op: int) -> str:
+    """Give an operation's name, in lower case."""
     return Op(op).name.lower() if op in Op._value2member_map_ else f"operation {op}"
