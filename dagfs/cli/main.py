@@ -10,9 +10,11 @@ import click
 
 from dagfs import __version__
 from dagfs.cli.cache import cache
+from dagfs.cli.complete import completion
 from dagfs.cli.mount import mount, unmount
 from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
+from dagfs.cli.top import top
 from dagfs.cli.warm import warm
 from dagfs.errors import DagfsError, UsageError
 from dagfs.model import printable
@@ -37,5 +39,5 @@ def main() -> None:
     """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
 
 
-for command in (mount, unmount, status, warm, cache, serve, demo):
+for command in (mount, unmount, status, top, warm, cache, serve, demo, completion):
     main.add_command(command)

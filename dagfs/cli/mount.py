@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from dagfs.cli.complete import mountpoints
 from dagfs.cli.values import parse_address, parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
 from dagfs.model import RefKind, printable
@@ -131,7 +132,7 @@ def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str 
 
 
 @click.command()
-@click.argument("mountpoint")
+@click.argument("mountpoint", shell_complete=mountpoints)
 def unmount(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT; downloads under way are dropped."""
     from dagfs.config import places

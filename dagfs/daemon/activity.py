@@ -8,9 +8,7 @@ from typing import Any
 from dagfs import __version__
 from dagfs.daemon.control import Message
 from dagfs.daemon.core import Core
-from dagfs.kernel.protocol import Op
 from dagfs.kernel.session import operation
-from dagfs.kernel.waiting import Waiter
 from dagfs.model import printable
 
 WAITERS_TOLD = 50
@@ -47,25 +45,23 @@ def _waiting(core: Core) -> list[dict[str, Any]] | None:
             "pid": waiter.pid,
             "seconds": round(seconds, 3),
             "operation": operation(waiter.op),
-            "path": _path(core, waiter),
+            "path": _path(core, waiter.node, waiter.name),
         }
         for seconds, waiter in core.waiting.now()[:WAITERS_TOLD]
     ]
 
 
-def _path(core: Core, waiter: Waiter) -> str:
-    """Give the path that a program waits for; of a LOOKUP that of the name it looks for."""
-    path = core.fs.path(waiter.node)
-    if waiter.op != Op.LOOKUP:
-        return path or "."
-    name = printable(waiter.name.decode("utf-8", "backslashreplace"))
-    return f"{path}/{name}" if path else name
-
-
 def _slowest(core: Core) -> list[dict[str, Any]] | None:
     if core.waiting is None:
         return None
-    return [
-        {"path": core.fs.path(slow.node) or ".", "seconds": round(slow.seconds, 3), "ago": round(ago, 1)}
-        for ago, slow in list(core.waiting.slowest())[:SLOW_TOLD]
-    ]
+    found: dict[str, dict[str, Any]] = {}  # a file may have been waited for by name, for its size, and by node
+    for ago, slow in core.waiting.slowest():
+        path = _path(core, slow.node, slow.name)
+        found.setdefault(path, {"path": path, "seconds": round(slow.seconds, 3), "ago": round(ago, 1)})
+    return list(found.values())[:SLOW_TOLD]
+
+
+def _path(core: Core, node: int, name: bytes) -> str:
+    """Give a path; of a LOOKUP that of the name it looks for."""
+    path = core.fs.path(node)
+    return f"{path}/{printable(name.decode('utf-8', 'backslashreplace'))}".lstrip("/") if name else path

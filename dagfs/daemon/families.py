@@ -10,11 +10,13 @@ PREFIX = "dagfs"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A counter. `label`: what tells its members apart; where it is None there is one only."""
+    """A counter. `label`: what tells its members apart; where it is None there is one only. `members`: label values
+    that are told from the start, as 0: a rate over a counter that appears with its first event would miss it."""
 
     name: str  # without _total, which the exposition adds
     help: str
     label: str | None = None
+    members: tuple[str, ...] = ()
 
 
 _ALONE: dict[str, tuple[Family, str]] = {}  # figure -> family and label value
@@ -45,11 +47,13 @@ _ALONE |= {
     "store.evicted_bytes": (Family("store_evicted_bytes", "Bytes removed to make room."), ""),
 }
 
+_SOURCES = ("annotations", "neighbours", "scatter")
+_OPERATIONS = ("lookup", "getattr", "readdir", "readdirplus", "read", "readlink")
 _GROUPS: tuple[tuple[str, Family], ...] = (
-    ("hub.requests.", Family("hub_requests", "Requests sent to the hub.", "kind")),
-    ("prefetch.guesses.", Family("prefetch_guesses", "Files fetched on a guess.", "source")),
-    ("prefetch.hits.", Family("prefetch_hits", "Guessed files that were read.", "source")),
-    ("vfs.failed.", Family("failed_operations", "Operations that a program saw fail.", "operation")),
+    ("hub.requests.", Family("hub_requests", "Requests sent to the hub.", "kind", ("listing", "raw", "rest"))),
+    ("prefetch.guesses.", Family("prefetch_guesses", "Files fetched on a guess.", "source", _SOURCES)),
+    ("prefetch.hits.", Family("prefetch_hits", "Guessed files that were read.", "source", _SOURCES)),
+    ("vfs.failed.", Family("failed_operations", "Operations that a program saw fail.", "operation", _OPERATIONS)),
     ("kernel.", Family("kernel_requests", "Requests that the kernel has sent.", "operation")),
 )
 _LANE_BYTES = Family("hub_received_bytes", "Bytes of bodies that came from the hub, listings included.", "kind")
@@ -69,9 +73,8 @@ def family_of(figure: str) -> tuple[Family, str]:
 
 
 def families(figures: Mapping[str, int]) -> Iterator[tuple[Family, dict[str, int]]]:
-    """Give each family once with its members' counts by label value. Those of one member are there from the start: a
-    rate over a counter that appears with its first event would miss it."""
-    found: dict[Family, dict[str, int]] = {}
+    """Give each family once with its members' counts by label value."""
+    found: dict[Family, dict[str, int]] = {family: dict.fromkeys(family.members, 0) for _, family in _GROUPS}
     for family, value in _ALONE.values():
         found.setdefault(family, {})[value] = 0
     for figure, count in figures.items():

@@ -39,8 +39,8 @@ class Redacting(logging.Formatter):
         return self.clean(super().format(record))
 
     def clean(self, text: str) -> str:
-        text, secret = redact(text), self._secret()
-        return text.replace(secret, "[redacted]") if secret else text
+        secret = self._secret()  # first: the patterns below might cut it in two
+        return redact(text.replace(secret, "[redacted]") if secret else text)
 
 
 class JsonLines(Redacting):

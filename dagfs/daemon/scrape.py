@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import socket
 import threading
 from collections.abc import Iterator
-from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -28,26 +26,22 @@ from dagfs.kernel.waiting import BOUNDS
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 8
-"""Scrapes answered at once: what connects and says nothing must not take the mount's memory."""
 SILENCE_SECONDS = 5.0
+"""Then a client that says nothing is hung up on, since the next one waits for it."""
 
 
-@contextlib.contextmanager
-def answering(listener: socket.socket, plan: MountPlan, core: Core) -> Iterator[None]:
-    """Answer scrapes for the length of a block, in threads of its own; the socket stays the caller's."""
+IDLE_SECONDS = 3600.0
+"""Between two looks whether to end, which only the end of the process decides."""
+
+
+def answer(listener: socket.socket, plan: MountPlan, core: Core) -> None:
+    """Answer scrapes, in a thread that ends with the process: nobody waits at the end for a client that is silent."""
     registry = CollectorRegistry()
     registry.register(MountCollector(plan, core))
     ProcessCollector(registry=registry)
     server = _Server(listener)
     server.set_app(make_wsgi_app(registry))
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
+    threading.Thread(target=server.serve_forever, args=(IDLE_SECONDS,), name="metrics", daemon=True).start()
 
 
 class MountCollector(Collector):
@@ -118,26 +112,17 @@ class _Handler(WSGIRequestHandler):
         log.debug(format, *args)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(WSGIServer):
+    """One scrape after another, in one thread: a connection of SQLite stays with it, and who connects in numbers, or
+    says nothing, costs the mount no memory."""
 
     def __init__(self, listener: socket.socket) -> None:
-        super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
+        address = listener.getsockname()[:2]
+        super().__init__(address, _Handler, bind_and_activate=False)
         self.socket.close()  # the one that the library has made
         self.socket = listener
-        self.server_name, self.server_port = listener.getsockname()[:2]
+        self.server_name, self.server_port = address
         self.setup_environ()
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        return self._free.acquire(blocking=False)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a scrape failed", exc_info=True)

@@ -46,10 +46,13 @@ def worker_rooms(
             "warm": warmer.answer,
         }
         control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
+        if listener is not None:
+            from dagfs.daemon import scrape  # noqa: PLC0415 -- its library takes memory of those that want it only
+
+            scrape.answer(listener, plan, core)
         interpreter.settle()
         try:
-            with _metrics(listener, plan, core):
-                yield core
+            yield core
         finally:
             warmer.stop()
             if control is not None:
@@ -97,14 +100,6 @@ def _listen(path: Path, operations: dict[str, Operation]) -> ControlServer | Non
     except OSError as error:
         log.warning("this worker answers neither `dagfs status` nor `dagfs warm`: %s", error)
         return None
-
-
-def _metrics(listener: socket.socket | None, plan: MountPlan, core: Core) -> contextlib.AbstractContextManager[None]:
-    if listener is None:
-        return contextlib.nullcontext()
-    from dagfs.daemon.scrape import answering  # noqa: PLC0415 -- its library costs each worker 4 MB
-
-    return answering(listener, plan, core)
 
 
 def _status(core: Core) -> Iterable[Message]:

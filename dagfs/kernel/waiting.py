@@ -19,7 +19,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 """Seconds up to which a wait counts for a class of the histogram; a read gives up after about 120."""
 
 SLOW_KEPT = 32
-"""Nodes whose longest wait is remembered."""
+"""Paths whose longest wait is remembered."""
 
 SLOW_SECONDS = 600.0
 """After which a long wait is forgotten: who looks wants to know what is slow now."""
@@ -38,9 +38,10 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The longest lately that a program has waited for one answer about a node; `ended` on the monotonic clock."""
+    """The longest wait lately for one answer about a node, or a name in it; `ended` on the monotonic clock."""
 
     node: int
+    name: bytes
     seconds: float
     ended: float
 
@@ -54,7 +55,7 @@ class Waiting:
         self._lock = threading.Lock()  # guards everything below; a leaf
         self._classes = [0] * (len(BOUNDS) + 1)  # waits that ended, by duration; the last: longer than all bounds
         self._seconds = 0.0  # that they took together
-        self._slow: dict[int, Slow] = {}  # by node
+        self._slow: dict[tuple[int, bytes], Slow] = {}  # by node and name
         self._floor = -1.0  # no shorter wait is kept, before ...
         self._floor_until = 0.0  # ... one that is kept gets too old
 
@@ -72,7 +73,7 @@ class Waiting:
         with self._lock:
             self._classes[bisect_left(BOUNDS, seconds)] += 1
             self._seconds += seconds
-            self._note(Slow(waiter.node, seconds, now))
+            self._note(Slow(waiter.node, waiter.name, seconds, now))
 
     def now(self) -> list[tuple[float, Waiter]]:
         """Give those that wait and for how many seconds, the longest first."""
@@ -81,7 +82,7 @@ class Waiting:
         return sorted(((now - waiter.started, waiter) for waiter in waiters), key=lambda pair: -pair[0])
 
     def slowest(self) -> Sequence[tuple[float, Slow]]:
-        """Give the nodes waited for longest in the last ten minutes, and how many seconds ago that ended."""
+        """Give what was waited for longest in the last ten minutes, and how many seconds ago that ended."""
         now = self._clock()
         with self._lock:
             kept = [slow for slow in self._slow.values() if now - slow.ended <= SLOW_SECONDS]
@@ -95,10 +96,11 @@ class Waiting:
     def _note(self, slow: Slow) -> None:
         if slow.seconds <= self._floor and slow.ended <= self._floor_until:
             return
-        kept = {node: one for node, one in self._slow.items() if slow.ended - one.ended <= SLOW_SECONDS}
-        if slow.node not in kept or kept[slow.node].seconds <= slow.seconds:
-            kept[slow.node] = slow
+        kept = {key: one for key, one in self._slow.items() if slow.ended - one.ended <= SLOW_SECONDS}
+        key = (slow.node, slow.name)
+        if key not in kept or kept[key].seconds <= slow.seconds:
+            kept[key] = slow
         ranked = sorted(kept.values(), key=lambda one: -one.seconds)[:SLOW_KEPT]
-        self._slow = {one.node: one for one in ranked}
+        self._slow = {(one.node, one.name): one for one in ranked}
         self._floor = ranked[-1].seconds if len(ranked) == SLOW_KEPT else -1.0
         self._floor_until = min(one.ended for one in ranked) + SLOW_SECONDS
