@@ -246,7 +246,10 @@ def test_every_query_of_the_dashboard_names_a_metric_that_exists(sample, home, t
 
 def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
     with (
-        hub(sample.path, fault=lambda request: Fault(flip=3) if request.path == "images/005.jpg" else None) as url,
+        hub(
+            sample.path,
+            fault=lambda request: Fault(flip=3) if (request.kind, request.path) == ("raw", "images/005.jpg") else None,
+        ) as url,
         home.mounted(url, tmp_path / "data", "--log-format", "json") as data,
     ):
         with pytest.raises(OSError, match="Input/output error"):
