@@ -11,6 +11,7 @@ import click
 from dagfs import __version__
 from dagfs.cli.cache import cache
 from dagfs.cli.complete import completion
+from dagfs.cli.doctor import doctor
 from dagfs.cli.mount import mount, unmount
 from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
@@ -39,5 +40,5 @@ def main() -> None:
     """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
 
 
-for command in (mount, unmount, status, top, warm, cache, serve, demo, completion):
+for command in (mount, unmount, status, top, doctor, warm, cache, serve, demo, completion):
     main.add_command(command)

@@ -21,7 +21,7 @@ from dagfs.hub.auth import Token
 from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.retry import Backoff
-from dagfs.hub.urls import origin, redact
+from dagfs.hub.urls import Origin, origin, redact
 from dagfs.metrics import Metrics
 
 CONNECT_SECONDS = 10
@@ -111,13 +111,17 @@ class Rest:
                 if response.status_code in redirects.STATUSES:
                     return RestAnswer(response.status_code), urljoin(url, response.headers.get("Location", ""))
                 return _answer(response, redact(url)), None
-        except requests.Timeout:
-            raise Stalled(f"no answer from {self._hub} for {SILENCE_SECONDS} s") from None
         except requests.RequestException as error:
-            obstacle = _obstacle(error)
-            way = f" through the proxy {redact(self._proxy or '')}" if obstacle is Obstacle.PROXY else ""
-            text = f"no connection to {self._hub}{way}: {_reason(error)}"
-            raise RemoteUnavailable(text, obstacle=obstacle) from None
+            raise failure(error, self._hub, self._proxy) from None
+
+
+def failure(error: requests.RequestException, hub: Origin, proxy: str | None) -> RemoteError:
+    """Give the error that says why there was no answer."""
+    if isinstance(error, requests.Timeout):
+        return Stalled(f"no answer from {hub} for {SILENCE_SECONDS} s")
+    obstacle = _obstacle(error)
+    way = f" through the proxy {redact(proxy or '')}" if obstacle is Obstacle.PROXY else ""
+    return RemoteUnavailable(f"no connection to {hub}{way}: {_reason(error)}", obstacle=obstacle)
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:

@@ -18,11 +18,13 @@ DEAD = 3  # an exit status
 
 @dataclass(frozen=True, slots=True)
 class MountPoint:
-    """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection."""
+    """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection.
+    `shared`: what is mounted below is seen by other mount namespaces that have it, too."""
 
     path: str
     file_system: str
     connection: int
+    shared: bool = False
 
     @property
     def ours(self) -> bool:
@@ -35,8 +37,9 @@ def mount_points() -> Iterator[MountPoint]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         for line in table:
             fields = line.split(" ")
-            kind = fields[fields.index("-") + 1]
-            yield MountPoint(_unescaped(fields[4]), kind, int(fields[2].partition(":")[2]))
+            end = fields.index("-")  # of the fields that there may be any number of
+            shared = any(field.startswith("shared:") for field in fields[6:end])
+            yield MountPoint(_unescaped(fields[4]), fields[end + 1], int(fields[2].partition(":")[2]), shared)
 
 
 def find_mount(path: str) -> MountPoint | None:
@@ -44,6 +47,16 @@ def find_mount(path: str) -> MountPoint | None:
     found = None
     for mount in mount_points():
         if mount.path == path:
+            found = mount
+    return found
+
+
+def holder(path: str) -> MountPoint | None:
+    """Give the mount that an absolute path without links lies on."""
+    found = None
+    for mount in mount_points():
+        inside = path == mount.path or path.startswith(mount.path.rstrip("/") + "/")
+        if inside and (found is None or len(mount.path) >= len(found.path)):
             found = mount
     return found
 
