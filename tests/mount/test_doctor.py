@@ -136,9 +136,16 @@ def test_a_root_that_may_not_mount_is_found(home):
     assert "--cap-add SYS_ADMIN" in found["mount"]["remedy"]
 
 
-def test_a_device_that_only_fusermount3_may_open_is_noted(device_for_root_alone):
+def test_a_device_that_is_for_root_alone_is_found(device_for_root_alone):
     (found,) = as_ordinary(machine.device)
-    assert (found.level, "chmod 666" in found.remedy) == (Level.NOTE, True)
+    assert (found.level, "chmod 666" in found.remedy) == (Level.PROBLEM, True)
+    (found,) = as_ordinary(machine.trial)
+    assert (found.level, found.remedy) == (Level.PROBLEM, "see what was found above")
+
+
+def test_an_ordinary_user_tries_to_mount_by_fusermount3(device_for_users):
+    found = {one.name: one.level for one in as_ordinary(machine.trial)}
+    assert (found["mount"], found["kernel"]) == (Level.OK, Level.OK)
 
 
 def test_a_missing_fusermount3_is_found(monkeypatch, tmp_path):

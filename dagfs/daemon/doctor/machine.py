@@ -48,8 +48,8 @@ def _closed(name: str) -> Finding:
     if os.geteuid() == 0:
         remedy = f"give the container the device: `docker run --device {DEVICE} --cap-add SYS_ADMIN`"
         return Finding(name, Level.PROBLEM, f"not even root may open {DEVICE} here", remedy)
-    text = f"only {FUSERMOUNT} may open {DEVICE}: before Linux 6.9 a worker that dies ends its mount"
-    return Finding(name, Level.NOTE, text, f"`sudo chmod 666 {DEVICE}`, its mode where udev runs")
+    text = f"this user may not open {DEVICE}, nor may {FUSERMOUNT} for it"
+    return Finding(name, Level.PROBLEM, text, f"`sudo chmod 666 {DEVICE}`, its mode where udev runs")
 
 
 def helper() -> Iterator[Finding]:
