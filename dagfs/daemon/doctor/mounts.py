@@ -10,7 +10,7 @@ from dagfs.config import Places
 from dagfs.daemon.doctor.finding import Finding, Level
 from dagfs.daemon.reports import reports
 from dagfs.errors import BadMountPoint
-from dagfs.kernel.mountinfo import find_mount, holder, is_dead, mount_points
+from dagfs.kernel.mountinfo import ANSWER_SECONDS, Life, find_mount, holder, lives, mount_points
 from dagfs.kernel.mounting import check_directory
 
 
@@ -20,9 +20,14 @@ def mounts(places: Places) -> Iterator[Finding]:
     for report in known:
         yield _mount(report["mountpoint"], report["state"], report["reason"])
     told = {report["mountpoint"] for report in known}
-    for path in {point.path for point in mount_points() if point.ours} - told:
-        if is_dead(path):
-            yield _mount(path, "dead", "")
+    others = sorted({point.path for point in mount_points() if point.ours} - told)
+    for path, life in lives(others).items():
+        if life is Life.DEAD:
+            text = f"{path}: dead, and no state file knows it"
+            yield Finding("mounts", Level.WARNING, text, f"`dagfs unmount {path}`, as the user who mounted it")
+        elif life is Life.SILENT:
+            text = f"{path}: no answer within {ANSWER_SECONDS:.0f} s"
+            yield Finding("mounts", Level.WARNING, text, f"if it stays so: `dagfs unmount {path}`, as who mounted it")
     if not known:
         yield Finding("mounts", Level.OK, "none of this user")
 
