@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test stress bench lint audit build clean
+.PHONY: help setup demo test stress bench lint audit build man docs clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,13 +35,21 @@ lint: setup ## ruff, mypy --strict, and the linters of the shell scripts and the
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources scripts/*.sh .ci/run
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 audit: setup ## bandit over the code, pip-audit over the packages that dagfs needs
 	@$(BIN)/python scripts/audit.py
+
+man: setup ## write the manual pages anew from the help of the commands
+	@$(BIN)/python scripts/manual.py
+
+docs: setup ## build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 
 build: setup ## build wheel and sdist, and run the wheel from an empty environment
 	@scripts/build.sh
 
 clean: ## remove .venv and everything that was built or cached here
-	rm -rf $(VENV) build dist runs .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site runs .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

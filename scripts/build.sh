@@ -9,7 +9,11 @@ rm -rf dist build
 "$root/.venv/bin/python" -m venv "$root/build/empty"
 wheels=("$root"/dist/*.whl)
 cd "$root/build" # outside of the checkout: its dagfs/ must not be what is imported
-./empty/bin/python -m pip install -qq --disable-pip-version-check "${wheels[0]}"
+# --only-binary: nobody who installs dagfs needs a compiler
+./empty/bin/python -m pip install -qq --disable-pip-version-check --only-binary :all: "${wheels[0]}"
 ./empty/bin/dagfs --help >/dev/null
 ./empty/bin/dagfs --version
+if command -v man >/dev/null; then
+  man -M "$(./empty/bin/python -c 'import sys; print(sys.prefix)')/share/man" dagfs-mount | grep -q MOUNTPOINT
+fi
 echo "built, and run from an empty environment: $(cd "$root/dist" && echo *)"

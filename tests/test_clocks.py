@@ -12,8 +12,10 @@ WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetim
 ALLOWED = {
     "cli/status.py": "says in how many seconds the branch is asked again",
     "daemon/commits.py": "tells users since when a commit is shown",
+    "daemon/doctor/hub.py": "whether a token of the DagsHub client has expired, as daemon/serving.py",
     "daemon/following.py": "tells users when the branch was asked, and will be",
     "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
+    "hub/probe.py": "compares this machine's clock with the hub's, for `dagfs doctor`",
     "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
     "store/lookup.py": "compared with the times of files, which are wall times",
     "store/layout.py": "names this run of the machine, where the kernel does not",

@@ -43,6 +43,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "obstore": ("dagfs.origins.bucket",),
     "click": ("dagfs.cli",),
     "rich": ("dagfs.cli", "dagfs.demo"),
+    "prometheus_client": ("dagfs.daemon.scrape",),
     "mfusepy": ("dagfs.libfuse",),
     "fuse": ("dagfs.libfuse",),
     "msgspec": ("dagfs.hub", "dagfs.tree"),

@@ -10,10 +10,13 @@ import click
 
 from dagfs import __version__
 from dagfs.cli.cache import cache
+from dagfs.cli.complete import completion
+from dagfs.cli.doctor import doctor
 from dagfs.cli.login import login, logout, whoami
 from dagfs.cli.mount import mount, unmount
 from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
+from dagfs.cli.top import top
 from dagfs.cli.warm import warm
 from dagfs.errors import DagfsError, UsageError
 from dagfs.model import printable
@@ -38,5 +41,19 @@ def main() -> None:
     """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
 
 
-for command in (mount, unmount, status, warm, cache, serve, demo, login, logout, whoami):
+for command in (
+    mount,
+    unmount,
+    status,
+    top,
+    doctor,
+    warm,
+    cache,
+    serve,
+    demo,
+    login,
+    logout,
+    whoami,
+    completion,
+):
     main.add_command(command)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from dagfs.cli.values import parse_size
+from dagfs.cli.complete import mountpoints
+from dagfs.cli.values import parse_address, parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
 from dagfs.model import RefKind, printable
 
@@ -51,6 +52,14 @@ from dagfs.model import RefKind, printable
     metavar="SECONDS",
     help="Ask so often whether the branch has a new commit, and show it, all at once.",
 )
+@click.option("--metrics", type=parse_address, metavar="HOST:PORT", help="Answer Prometheus there, with no password.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="DAGFS_LOG_FORMAT",
+    help="json: one object a line. DAGFS_LOG_FORMAT does the same.",
+)
 @click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
 def mount(
     repo: str,
@@ -73,6 +82,8 @@ def mount(
     passthrough: bool,
     follow: int | None,
     hold_while_open: bool,
+    metrics: str | None,
+    log_format: str,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
 
@@ -119,6 +130,8 @@ def mount(
         dvc_cache=dvc.dvc_cache(dvc_cache) if dvc_cache else None,
         dvc_remote=dvc_remote,
         shared_cache=shared_cache,
+        metrics=metrics,
+        log_format=log_format,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
@@ -152,7 +165,7 @@ def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str 
 
 
 @click.command()
-@click.argument("mountpoint")
+@click.argument("mountpoint", shell_complete=mountpoints)
 def unmount(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT; downloads under way are dropped."""
     from dagfs.config import places

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dagfs.cli.complete import mountpoints
 from dagfs.cli.values import size_text
 from dagfs.model import printable
 
@@ -31,7 +32,7 @@ SHOWN = 5
 
 
 @click.command()
-@click.argument("mountpoint", required=False)
+@click.argument("mountpoint", required=False, shell_complete=mountpoints)
 @click.option("--json", "as_json", is_flag=True, help="Print a list, for programs.")
 def status(mountpoint: str | None, as_json: bool) -> None:
     """Tell what is mounted and how it fares.

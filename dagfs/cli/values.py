@@ -20,6 +20,15 @@ def parse_size(text: str | int) -> int:
     return int(float(number) * unit)
 
 
+def parse_address(text: str) -> str:
+    """Take HOST:PORT, with brackets around an IPv6 address; the type of an option, as above."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or (":" in bare) != (bare != host) or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is no address; write it like 127.0.0.1:9123")
+    return text
+
+
 def size_text(count: float) -> str:
     """Write bytes for people: 1,234 bytes as '1.2 KB'."""
     for unit in ("bytes", "KB", "MB", "GB"):

@@ -18,6 +18,7 @@ from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
 from dagfs.hub.source import Source
+from dagfs.kernel.waiting import Waiting
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content
 from dagfs.origins.connect import Access, Asked, with_ways
@@ -78,6 +79,7 @@ class Core:
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
         self.drop_pages: Callable[[int], None] = lambda _node: None  # the adapter's
+        self.waiting: Waiting | None = None  # the kernel driver's
         self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
 
     @property

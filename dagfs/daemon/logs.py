@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from dagfs.config import private_directory
@@ -34,10 +36,34 @@ class Redacting(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        text = redact(super().format(record))
-        for secret in sorted(self._secrets(), key=len, reverse=True):  # one may be the beginning of another
+        return self.clean(super().format(record))
+
+    def clean(self, text: str) -> str:
+        # Secrets first: the patterns of `redact` might cut one in two; and one may be the beginning of another.
+        for secret in sorted(self._secrets(), key=len, reverse=True):
             text = text.replace(secret, "[redacted]")
-        return text
+        return redact(text)
+
+
+class JsonLines(Redacting):
+    """One JSON object a line, for what collects logs. Each text is cleaned before JSON could change its characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        told: dict[str, str | int] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self.clean(record.getMessage()),
+            "pid": record.process or 0,
+            "thread": record.threadName or "",
+        }
+        if record.exc_info:
+            told["traceback"] = self.clean(self.formatException(record.exc_info))
+        return json.dumps(told)
+
+
+FORMATS: dict[str, type[Redacting]] = {"text": Redacting, "json": JsonLines}
 
 
 def redact(text: str) -> str:
@@ -50,8 +76,8 @@ def log_path(state_directory: Path, name: str) -> Path:
     return state_directory / "logs" / f"{name}.log"
 
 
-def start_log(path: Path | None) -> Redacting:
-    """Send the log to `path`, or to stderr when it is None (foreground); gives what formats it."""
+def start_log(path: Path | None, form: str = "text") -> Redacting:
+    """Send the log to `path`, or to stderr when it is None (foreground); gives what formats it, as one of FORMATS."""
     handler: logging.Handler
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
@@ -61,7 +87,7 @@ def start_log(path: Path | None) -> Redacting:
             path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )  # names of files are bytes, whatever the locale
         path.chmod(0o600)
-    formatter = Redacting()
+    formatter = FORMATS[form]()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     return formatter

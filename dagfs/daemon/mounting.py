@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dagfs.daemon import interpreter
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
+from dagfs.daemon.listener import listen
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import MountPlan, ledger_path
@@ -41,11 +43,12 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     os.umask(0o077)
     interpreter.keep_memory_private()
     log_file = log_path(plan.places.state, plan.id)
-    formatter = start_log(None if foreground else log_file)
+    formatter = start_log(None if foreground else log_file, plan.log_format)
     check_fuse(plan.allow_other)
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
         ledger = ledger_path(plan.places, plan.id)
         forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
+        listener = listen(plan.metrics) if plan.metrics else None
         token = token_for(plan)
         formatter.hide(token.known)
         commit = resolve(plan, token)
@@ -53,9 +56,10 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
         announcer = Announcer(plan, commit, herald, log_file)
         try:
             if plan.driver == "libfuse":
-                status = _serve_libfuse(plan, commit, token, announcer)
+                status = _serve_libfuse(plan, commit, token, announcer, listener)
             else:
-                service = Service(plan, commit, token, Tables(Table(), OpenTable(), announcer.shown, Spare()))
+                tables = Tables(Table(), OpenTable(), announcer.shown, Spare())
+                service = Service(plan, commit, token, tables, listener)
                 status = _serve_kernel(service, announcer, renewal(service, foreground=foreground))
         finally:
             announcer.ended()
@@ -167,10 +171,12 @@ def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:
         return Supervisor(connection, negotiated, Jobs(work, renew), announcer).run()
 
 
-def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
+def _serve_libfuse(
+    plan: MountPlan, commit: Commit, token: Token, announcer: Announcer, listener: socket.socket | None
+) -> int:
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
-    with worker_rooms(plan, commit, token) as core:
+    with worker_rooms(plan, commit, token, listener=listener) as core:
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
     return 0

@@ -42,6 +42,8 @@ class MountPlan:
     dvc_cache: Path | None = None
     dvc_remote: str | None = None
     shared_cache: str | None = None
+    metrics: str | None = None  # HOST:PORT
+    log_format: str = "text"
 
     @property
     def id(self) -> str:

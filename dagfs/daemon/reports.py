@@ -17,17 +17,20 @@ ANSWER_SECONDS = 5.0
 """A daemon that says nothing for so long does not serve, whatever its state file says."""
 
 
-def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
-    """Give a report of each mount, or of the one that holds `path`; what ended and left no mount is forgotten."""
+def reports(places: Places, path: Path | None = None, question: str = "status") -> list[dict[str, Any]]:
+    """Give a report of each mount, or of the one that holds `path`; what ended and left no mount is forgotten.
+
+    `question`: what each daemon is asked, "status" or "activity"; one of an older version answers with an "error".
+    """
     registry = Registry(places.runtime)
     states = registry.states()
     if path is not None:
         holder = holding(states.values(), path)
         states = {name: state for name, state in states.items() if state == holder}
-    return [report for name, state in states.items() if (report := _report(registry, name, state))]
+    return [report for name, state in states.items() if (report := _report(registry, name, state, question))]
 
 
-def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] | None:
+def _report(registry: Registry, name: str, state: MountState, question: str) -> dict[str, Any] | None:
     nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, "ways": [], **NOTHING_HIDDEN}
     report = {**asdict(state), **nothing}
     del report["born"]
@@ -39,7 +42,7 @@ def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] 
     if state.state == "serving" and not is_ours(state.mountpoint):
         return report | {"state": "ending"}  # unmounted by somebody else; files are open, or it is about to end
     try:
-        return report | next(ask(registry.socket(name), {"op": "status"}, ANSWER_SECONDS))
+        return report | next(ask(registry.socket(name), {"op": question}, ANSWER_SECONDS))
     except TimeoutError:
         return report | ({"state": "unresponsive", "reason": _silence(state)} if state.state == "serving" else {})
     except (OSError, ValueError, StopIteration):  # it starts or recovers, or had no room for its socket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 
@@ -34,18 +35,19 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One mount as its workers serve it."""
+    """One mount as its workers serve it. `listener`: where the one that serves answers scrapes."""
 
     plan: MountPlan
     commit: Commit
     token: Token
     tables: Tables
+    listener: socket.socket | None = None
 
     def run(self, fd: int, agreed: Negotiated, ready: Ready, *, takes_over: bool) -> int:
         """Serve the device; `takes_over`: another worker did before."""
         plan, tables = self.plan, self.tables
         followed = Followed(tables.commits, takes_over) if plan.follow else None
-        with worker_rooms(plan, self.commit, self.token, followed, tables.spare) as core:
+        with worker_rooms(plan, self.commit, self.token, followed, tables.spare, self.listener) as core:
             through = agreed.has(Feature.PASSTHROUGH)
             backings = Backings(fd, tables.backings, takes_over=takes_over) if through else None
             openings = Openings(tables.openings) if plan.hold_while_open else None
@@ -54,6 +56,7 @@ class Service:
             session = Session(fd, core.fs, agreed, owner, Opening(backings, following))
             core.observe("kernel", session.counts)
             core.drop_pages = session.drop_pages
+            core.waiting = session.waiting
             with follow(plan, core, following, openings, ready):
                 ready()
                 session.run()

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import json
 import os
+import socket
 import sys
 import types
 from pathlib import Path
@@ -53,6 +54,8 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
         "commits": tables.commits.fd,
         "spare": tables.spare.fd,
     }
+    if service.listener is not None:
+        shared["metrics"] = service.listener.fileno()
 
     def renew(post: Post) -> NoReturn:
         told: dict[str, Any] = {
@@ -86,7 +89,7 @@ def main(message: int) -> NoReturn:
     if told["format"] != FORMAT:
         sys.exit(f"format {told['format']} of a worker's post, not {FORMAT}: unmount, and mount again")
     plan, commit = decode(MountPlan, told["plan"]), decode(Commit, told["commit"])
-    formatter = start_log(None if told["foreground"] else log_path(plan.places.state, plan.id))
+    formatter = start_log(None if told["foreground"] else log_path(plan.places.state, plan.id), plan.log_format)
     post = Post(told["device"], told["stacks"], told["supervisor"], Negotiated.from_json(told["negotiated"]))
     given = told["tables"]
     for fd in (post.fd, post.stacks, *given.values()):
@@ -99,7 +102,8 @@ def main(message: int) -> NoReturn:
     )
     token = token_for(plan)
     formatter.hide(token.known)
-    service = Service(plan, commit, token, tables)
+    listener = socket.socket(fileno=given["metrics"]) if "metrics" in given else None
+    service = Service(plan, commit, token, tables, listener)
     if not told["foreground"]:
         os.dup2(0, 2)
     run_worker(post, lambda fd, agreed, ready: service.run(fd, agreed, ready, takes_over=True), ctypes.CDLL(None))

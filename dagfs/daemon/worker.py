@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dagfs import __version__
 from dagfs.daemon import interpreter
+from dagfs.daemon.activity import activity
 from dagfs.daemon.control import ControlServer, Message, Operation
 from dagfs.daemon.core import Core, Followed
 from dagfs.daemon.following import Follower, Hold
@@ -28,15 +30,28 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def worker_rooms(
-    plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None, spare: Spare | None = None
+    plan: MountPlan,
+    commit: Commit,
+    token: Token,
+    followed: Followed | None = None,
+    spare: Spare | None = None,
+    listener: socket.socket | None = None,
 ) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
     core = Core(plan, commit, token, followed, spare)
     try:
         warmer = Warmer(core)
-        operations = {"status": lambda _: _status(core), "warm": warmer.answer}
+        operations = {
+            "status": lambda _: _status(core),
+            "activity": lambda _: activity(core),
+            "warm": warmer.answer,
+        }
         control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
+        if listener is not None:
+            from dagfs.daemon import scrape  # noqa: PLC0415 -- its library takes memory of those that want it only
+
+            scrape.answer(listener, plan, core)
         interpreter.settle()
         try:
             yield core

@@ -23,7 +23,7 @@ from dagfs.hub.auth import Token
 from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.retry import Backoff
-from dagfs.hub.urls import origin, redact
+from dagfs.hub.urls import Origin, origin, redact
 from dagfs.metrics import Metrics
 
 CONNECT_SECONDS = 10
@@ -131,13 +131,19 @@ class Rest:
         """Name the library's errors by ours."""
         try:
             yield
-        except requests.Timeout:
-            raise Stalled(f"no answer from {self._hub} for {silence:.0f} s") from None
         except requests.RequestException as error:
-            obstacle = _obstacle(error)
-            way = f" through the proxy {redact(self._proxy or '')}" if obstacle is Obstacle.PROXY else ""
-            text = f"no connection to {self._hub}{way}: {_reason(error)}"
-            raise RemoteUnavailable(text, obstacle=obstacle) from None
+            raise failure(error, self._hub, self._proxy, silence) from None
+
+
+def failure(
+    error: requests.RequestException, hub: Origin, proxy: str | None, silence: float = SILENCE_SECONDS
+) -> RemoteError:
+    """Give the error that says why there was no answer, for `silence` seconds where that is why."""
+    if isinstance(error, requests.Timeout):
+        return Stalled(f"no answer from {hub} for {silence:.0f} s")
+    obstacle = _obstacle(error)
+    way = f" through the proxy {redact(proxy or '')}" if obstacle is Obstacle.PROXY else ""
+    return RemoteUnavailable(f"no connection to {hub}{way}: {_reason(error)}", obstacle=obstacle)
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:

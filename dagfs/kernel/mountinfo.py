@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 FILE_SYSTEM = "fuse.dagfs"
@@ -18,11 +19,13 @@ DEAD = 3  # an exit status
 
 @dataclass(frozen=True, slots=True)
 class MountPoint:
-    """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection."""
+    """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection.
+    `shared`: what is mounted below is seen by other mount namespaces that have it, too."""
 
     path: str
     file_system: str
     connection: int
+    shared: bool = False
 
     @property
     def ours(self) -> bool:
@@ -35,8 +38,9 @@ def mount_points() -> Iterator[MountPoint]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         for line in table:
             fields = line.split(" ")
-            kind = fields[fields.index("-") + 1]
-            yield MountPoint(_unescaped(fields[4]), kind, int(fields[2].partition(":")[2]))
+            end = fields.index("-")  # of the fields that there may be any number of
+            shared = any(field.startswith("shared:") for field in fields[6:end])
+            yield MountPoint(_unescaped(fields[4]), fields[end + 1], int(fields[2].partition(":")[2]), shared)
 
 
 def find_mount(path: str) -> MountPoint | None:
@@ -44,6 +48,16 @@ def find_mount(path: str) -> MountPoint | None:
     found = None
     for mount in mount_points():
         if mount.path == path:
+            found = mount
+    return found
+
+
+def holder(path: str) -> MountPoint | None:
+    """Give the mount that an absolute path without links lies on."""
+    found = None
+    for mount in mount_points():
+        inside = path == mount.path or path.startswith(mount.path.rstrip("/") + "/")
+        if inside and (found is None or len(mount.path) >= len(found.path)):
             found = mount
     return found
 
@@ -67,23 +81,45 @@ def abort(connection: int) -> bool:
     return True
 
 
-def is_dead(path: str) -> bool:
-    """Tell whether the daemon behind a mount point has gone. One that gives no answer within 5 s is there, and stuck.
+class Life(enum.Enum):
+    """What a mount point's daemon is found to be."""
 
-    A process of its own asks: whoever asks a stuck daemon cannot be ended before it is.
+    ANSWERS = "answers"
+    DEAD = "has gone"
+    SILENT = "is there, and stuck"
+
+
+def is_dead(path: str) -> bool:
+    """Tell whether the daemon behind a mount point has gone; a stuck one has not."""
+    return lives([path])[path] is Life.DEAD
+
+
+def lives(paths: Sequence[str]) -> dict[str, Life]:
+    """Ask the daemons behind mount points, all at once. One that gives no answer within 5 s is there, and stuck.
+
+    Processes of their own ask: whoever asks a stuck daemon cannot be ended before it is.
     """
+    askers = {path: _asker(path) for path in paths}
+    found = dict.fromkeys(paths, Life.SILENT)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while askers and time.monotonic() < deadline:
+        for path, asker in list(askers.items()):
+            pid, status = os.waitpid(asker, os.WNOHANG)
+            if pid:
+                del askers[path]
+                found[path] = Life.DEAD if os.waitstatus_to_exitcode(status) == DEAD else Life.ANSWERS
+        time.sleep(0.005 if askers else 0)
+    for asker in askers.values():
+        os.kill(asker, signal.SIGKILL)
+    return found
+
+
+def _asker(path: str) -> int:
     asker = os.fork()
     if asker == 0:
         os.closerange(0, 65536)  # it may outlive this process, and nobody shall wait for what it holds open
         os._exit(_asked(path))
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(asker, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status) == DEAD
-        time.sleep(0.005)
-    os.kill(asker, signal.SIGKILL)
-    return False
+    return asker
 
 
 def _asked(path: str) -> int:

@@ -89,7 +89,7 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
     if present:
         advice = f"`dagfs unmount {path}` first" if present.ours else "choose another directory"
         raise AlreadyMounted(f"{path} is a mount point already ({present.file_system}): {advice}")
-    _check_directory(absolute)
+    check_directory(absolute)
     return absolute
 
 
@@ -103,7 +103,7 @@ def check_fuse(allow_other: bool = False) -> None:
         raise NoFusermount(f"{FUSERMOUNT} is missing: `apt install fuse3`, or mount as root")
     if not os.path.exists(MTAB):
         raise NoFuse(f"no {MTAB}: {FUSERMOUNT} could not unmount: `ln -s ../proc/self/mounts {MTAB}` as root first")
-    if allow_other and not _others_allowed():
+    if allow_other and not others_allowed():
         raise NoFuse("--allow-other needs the line `user_allow_other` in /etc/fuse.conf, or root")
 
 
@@ -137,7 +137,8 @@ def clone(fd: int) -> int:
     return copy
 
 
-def _check_directory(path: str) -> None:
+def check_directory(path: str) -> None:
+    """Raise BadMountPoint, with what to do about it, when a path is no empty directory."""
     try:
         with os.scandir(path) as entries:
             if next(entries, None):
@@ -150,7 +151,8 @@ def _check_directory(path: str) -> None:
         raise BadMountPoint(f"{path} cannot be used: {error.strerror}") from error
 
 
-def _others_allowed() -> bool:
+def others_allowed() -> bool:
+    """Tell whether an ordinary user may mount for others, too."""
     try:
         with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as lines:
             return any(line.strip() == "user_allow_other" for line in lines)

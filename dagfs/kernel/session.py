@@ -22,6 +22,7 @@ from dagfs.kernel.backing import OPENED, Backings
 from dagfs.kernel.dirents import Streams
 from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated
+from dagfs.kernel.killed import Killed
 from dagfs.kernel.notify import drop_pages
 from dagfs.kernel.protocol import (
     BODY,
@@ -103,18 +104,19 @@ class Session:
         self._brief_entry = partial(encode_entry, owner=owner, name_valid=0)
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
-        self._waiting = Waiting(lambda unique: self._write(error_reply(unique, errno.EINTR)))
+        self._killed = Killed(lambda unique: self._write(error_reply(unique, errno.EINTR)))
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
+        self.waiting = Waiting()
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
 
     def run(self) -> None:
         """Serve until the mount or its connection has ended, or the descriptor reads as at its end."""
-        self._waiting.start()
+        self._killed.start()
         try:
             self._read_on()
         finally:
-            self._waiting.stop()
+            self._killed.stop()
 
     def _read_on(self) -> None:
         while True:
@@ -143,7 +145,7 @@ class Session:
 
     def counts(self) -> dict[str, int]:
         """Give how many requests of each operation the kernel has sent."""
-        return {_name(op): count for op, count in dict(self._counts).items() if count}
+        return {operation(op): count for op, count in dict(self._counts).items() if count}
 
     def _table(self) -> dict[int, Handler]:
         return {
@@ -188,7 +190,7 @@ class Session:
         handler = self._handlers.get(op)
         if handler is None:
             if op == Op.INTERRUPT:
-                self._waiting.interrupted(int.from_bytes(message[BODY : BODY + 8], sys.byteorder))
+                self._killed.interrupted(int.from_bytes(message[BODY : BODY + 8], sys.byteorder))
             elif op not in SILENT:
                 self._write(error_reply(unique, errno.ENOSYS))
             return
@@ -198,13 +200,15 @@ class Session:
             self._refuse(op, unique, node, error)
             return
         if isinstance(answer, Future):
-            self._waiting.add(message)
+            self._killed.add(message)
+            self.waiting.begin(unique, op, node, message, message[BODY:-1] if op == Op.LOOKUP else b"")
             answer.add_done_callback(partial(self._complete, op, unique, node))
         else:
             self._reply(unique, answer)
 
     def _complete(self, op: int, unique: int, node: int, done: Future[bytes]) -> None:
-        self._waiting.answered(unique)
+        self._killed.answered(unique)
+        self.waiting.end(unique)
         try:
             body = done.result()
         except BaseException as error:  # noqa: BLE001 -- the waiting program must hear of it, whatever it is
@@ -219,7 +223,7 @@ class Session:
             brief = self._brief_root and node == ROOT
             self._write(error_reply(unique, errno.ENOENT)) if brief else self._reply(unique, NEGATIVE_ENTRY)
         else:
-            self._write(error_reply(unique, report(self._fs, node, _name(op), error)))
+            self._write(error_reply(unique, report(self._fs, node, operation(op), error)))
 
     def _reply(self, unique: int, body: bytes) -> None:
         try:
@@ -320,5 +324,6 @@ def _sized(value: bytes | None, size: int) -> bytes:
     return value
 
 
-def _name(op: int) -> str:
+def operation(op: int) -> str:
+    """Give an operation's name, in lower case."""
     return Op(op).name.lower() if op in Op._value2member_map_ else f"operation {op}"

@@ -1,108 +1,106 @@
-"""Programs that are killed while they wait for an answer: some waits of the kernel end with the answer only.
+"""Which requests wait for their answer, since when and for whom; and how long those that ended have waited.
 
-A read through the page cache is not one of them: who is killed in it is gone at once. Look-ups, listings, attributes,
-links and reads with O_DIRECT are, and so is a READ for a single page, which the kernel tells by an INTERRUPT. The
-kernel sends one INTERRUPT a request, at its first signal, be it SIGKILL or a Ctrl-C that the program handles, and
-none at all for O_DIRECT. So now and then it is looked whether who waits has been killed.
+What is answered at once is never seen here: only misses are, and each of them costs a round trip to the hub anyway.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from dagfs.kernel.protocol import BODY, IN_HEADER, Op
+PID_AT = 32
+"""Where the pid stands in `struct fuse_in_header`: of the thread that asks, in the mount's pid namespace."""
 
-PERIOD = 1.0
-"""Seconds between two looks. What is answered sooner costs none."""
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds up to which a wait counts for a class of the histogram; a read gives up after about 120."""
 
-_READ_FLAGS = slice(BODY + 32, BODY + 36)  # of `struct fuse_read_in`: the flags that the file was opened with
-_O_DIRECT = getattr(os, "O_DIRECT", 0)
-_SIGKILL = 1 << (signal.SIGKILL - 1)
-_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-_HARMLESS = sum(1 << (n - 1) for n in (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, *_STOPS))
-_MASKS = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
+SLOW_KEPT = 32
+"""Paths whose longest wait is remembered."""
+
+SLOW_SECONDS = 600.0
+"""After which a long wait is forgotten: who looks wants to know what is slow now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A request without its answer. `started` on the monotonic clock; `name`: what a LOOKUP looks for, else empty."""
+
+    pid: int
+    op: int
+    node: int
+    started: float
+    name: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """The longest wait lately for one answer about a node, or a name in it; `ended` on the monotonic clock."""
+
+    node: int
+    name: bytes
+    seconds: float
+    ended: float
 
 
 class Waiting:
-    """The requests that are not answered yet. Thread-safe; `_changed` is a leaf: nothing is told under it."""
+    """Thread-safe. Bounded by what the kernel has under way: each waiter stands for a request with a promise."""
 
-    def __init__(self, let_go: Callable[[int], None]) -> None:
-        """`let_go` answers a request, by its number, for a thread that is to die and reads no answer any more."""
-        self._let_go = let_go
-        self._changed = threading.Condition(threading.Lock())  # guards everything below
-        self._threads: dict[int, int] = {}  # request -> the thread that waits for it
-        self._watched: dict[int, bool] = {}  # request whose wait only an answer ends -> whether to look at once
-        self._idle = False  # the looking thread sleeps until there is something to watch
-        self._ended = False
-        self._looking = threading.Thread(target=self._run, name="killed", daemon=True)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiters: dict[int, Waiter] = {}  # by the request's unique number; each step on it is one of the dict's
+        self._lock = threading.Lock()  # guards everything below; a leaf
+        self._classes = [0] * (len(BOUNDS) + 1)  # waits that ended, by duration; the last: longer than all bounds
+        self._seconds = 0.0  # that they took together
+        self._slow: dict[tuple[int, bytes], Slow] = {}  # by node and name
+        self._floor = -1.0  # no shorter wait is kept, before ...
+        self._floor_until = 0.0  # ... one that is kept gets too old
 
-    def start(self) -> None:
-        self._looking.start()
+    def begin(self, unique: int, op: int, node: int, message: bytes, name: bytes = b"") -> None:
+        pid = int.from_bytes(message[PID_AT : PID_AT + 4], sys.byteorder)
+        self._waiters[unique] = Waiter(pid, op, node, self._clock(), name)
 
-    def stop(self) -> None:
-        """When this returns, nobody is let go any more."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._looking.join()
+    def end(self, unique: int) -> None:
+        """The request was answered, however. Unknown numbers are let pass: a promise ends once."""
+        waiter = self._waiters.pop(unique, None)
+        if waiter is None:
+            return
+        now = self._clock()
+        seconds = now - waiter.started
+        with self._lock:
+            self._classes[bisect_left(BOUNDS, seconds)] += 1
+            self._seconds += seconds
+            self._note(Slow(waiter.node, waiter.name, seconds, now))
 
-    def add(self, message: bytes) -> None:
-        """A request will be answered later."""
-        _, op, unique, _, _, _, thread, _, _ = IN_HEADER.unpack_from(message)
-        with self._changed:
-            self._threads[unique] = thread
-            if op != Op.READ or int.from_bytes(message[_READ_FLAGS], sys.byteorder) & _O_DIRECT:
-                self._watched[unique] = False
-                if self._idle:
-                    self._changed.notify()
+    def now(self) -> list[tuple[float, Waiter]]:
+        """Give those that wait and for how many seconds, the longest first."""
+        now = self._clock()
+        waiters = list(self._waiters.values())  # in one step, while others come and go
+        return sorted(((now - waiter.started, waiter) for waiter in waiters), key=lambda pair: -pair[0])
 
-    def answered(self, unique: int) -> None:
-        with self._changed:
-            self._threads.pop(unique, None)
-            self._watched.pop(unique, None)
+    def slowest(self) -> Sequence[tuple[float, Slow]]:
+        """Give what was waited for longest in the last ten minutes, and how many seconds ago that ended."""
+        now = self._clock()
+        with self._lock:
+            kept = [slow for slow in self._slow.values() if now - slow.ended <= SLOW_SECONDS]
+        return [(now - slow.ended, slow) for slow in sorted(kept, key=lambda slow: -slow.seconds)]
 
-    def interrupted(self, unique: int) -> None:
-        """Who waits for a request got a signal."""
-        with self._changed:
-            if unique in self._threads:
-                self._watched[unique] = True
-                self._changed.notify()
+    def histogram(self) -> tuple[list[int], float]:
+        """Give how many waits ended within each of BOUNDS, and beyond, and their seconds in all."""
+        with self._lock:
+            return list(self._classes), self._seconds
 
-    def _run(self) -> None:
-        while (suspects := self._suspects()) is not None:
-            for unique, thread in suspects.items():
-                if killed(thread):
-                    self._let_go(unique)
-                    self.answered(unique)
-
-    def _suspects(self) -> dict[int, int] | None:
-        """Wait for a period, or an interrupt; give the requests to look at, with their threads. None at the end."""
-        with self._changed:
-            self._idle = True
-            self._changed.wait_for(lambda: self._watched or self._ended)
-            self._idle = False
-            before = set(self._watched)
-            self._changed.wait_for(lambda: self._ended or any(self._watched.values()), PERIOD)
-            if self._ended:
-                return None
-            found = {unique: self._threads[unique] for unique, now in self._watched.items() if now or unique in before}
-            self._watched.update(dict.fromkeys(found, False))
-            return found
-
-
-def killed(thread: int) -> bool:
-    """Tell whether a thread does nothing any more but die: a signal is pending that it neither handles nor survives."""
-    try:
-        lines = Path(f"/proc/{thread}/status").read_text("ascii", "replace").splitlines()
-    except OSError:  # hidden from this user, or of another container
-        return False
-    told = dict(line.split(":\t", 1) for line in lines if line.startswith(("Sig", "ShdPnd", "Tracer")))
-    own, shared, blocked, ignored, caught = (int(told.get(name, "0"), 16) for name in _MASKS)
-    if own & _SIGKILL or told.get("TracerPid", "0") != "0":  # a debugger may keep any other from it
-        return own & _SIGKILL != 0
-    return (own | shared) & ~(blocked | ignored | caught | _HARMLESS) != 0
+    def _note(self, slow: Slow) -> None:
+        if slow.seconds <= self._floor and slow.ended <= self._floor_until:
+            return
+        kept = {key: one for key, one in self._slow.items() if slow.ended - one.ended <= SLOW_SECONDS}
+        key = (slow.node, slow.name)
+        if key not in kept or kept[key].seconds <= slow.seconds:
+            kept[key] = slow
+        ranked = sorted(kept.values(), key=lambda one: -one.seconds)[:SLOW_KEPT]
+        self._slow = {(one.node, one.name): one for one in ranked}
+        self._floor = ranked[-1].seconds if len(ranked) == SLOW_KEPT else -1.0
+        self._floor_until = min(one.ended for one in ranked) + SLOW_SECONDS

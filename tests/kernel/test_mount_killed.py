@@ -16,7 +16,7 @@ from support.mounts import Mounted, mounted
 from support.trees import pattern
 
 from dagfs.errors import RemoteUnavailable
-from dagfs.kernel.waiting import killed
+from dagfs.kernel.killed import killed
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount

@@ -1,0 +1,41 @@
+"""What the shell completes: mount points, and the script that makes the shell ask."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+VARIABLE = "_DAGFS_COMPLETE"
+
+
+def mountpoints(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the mount points of this user, as absolute paths or relative to here; no mount is touched for it."""
+    from dagfs.config import places
+    from dagfs.daemon.state import Registry
+
+    here = os.getcwd()
+    found = []
+    for state in Registry(places(os.environ).runtime).states().values():
+        relative = os.path.relpath(state.mountpoint, here) if state.mountpoint.startswith(f"{here}/") else ""
+        about = f"{state.repo} at {state.commit[:12]}"
+        found += [
+            CompletionItem(path, help=about) for path in (relative, state.mountpoint) if path.startswith(incomplete)
+        ]
+    return [item for item in found if item.value]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete dagfs commands, options and mount points.
+
+    bash, in ~/.bashrc: eval "$(dagfs completion bash)". zsh, in ~/.zshrc: eval "$(dagfs completion zsh)".
+    fish: dagfs completion fish > ~/.config/fish/completions/dagfs.fish
+    """
+    root = ctx.find_root()
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 -- click has all three  # nosec B101
+    click.echo(kind(root.command, {}, "dagfs", VARIABLE).source())

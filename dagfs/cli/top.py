@@ -1,0 +1,167 @@
+"""`dagfs top`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dagfs.cli.complete import mountpoints
+from dagfs.cli.load import Rates, Report, processes, rates
+from dagfs.cli.values import size_text
+from dagfs.model import printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+SHOWN = 10
+"""Waiting processes and slow files, each, of one mount."""
+
+PATH_WIDTH = 60  # columns
+
+
+@click.command()
+@click.argument("mountpoint", required=False, shell_complete=mountpoints)
+@click.option("--once", is_flag=True, help="Print what happens within one interval, and end.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1, 60), default=1.0, metavar="SECONDS", help="Between two looks; 1."
+)
+def top(mountpoint: str | None, once: bool, interval: float) -> None:
+    """Show what mounts are doing: throughput, hits, queues, who waits and for how long.
+
+    Without a terminal, as with --once, it prints once.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from dagfs.daemon.plan import absolute
+
+    path = absolute(mountpoint) if mountpoint else None
+    console = Console(highlight=False)
+    looks = _Looks(path)
+    looks.look()
+    if once or not console.is_terminal:
+        time.sleep(interval)
+        console.print(looks.look())
+        sys.exit(0 if looks.serving or not mountpoint else 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves the terminal as it was
+    try:
+        with Live(looks.view(), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                live.update(looks.look(), refresh=True)
+    except KeyboardInterrupt:
+        pass
+
+
+class _Looks:
+    """Looks at the mounts again and again, and compares each look with the one before."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._before: dict[str, Report] = {}  # by mount point
+        self._after: dict[str, Report] = {}
+        self._at = 0.0
+        self._seconds = 1.0  # between the two
+
+    def look(self) -> RenderableType:
+        from dagfs.config import places
+        from dagfs.daemon.reports import reports
+
+        found = {report["mountpoint"]: report for report in reports(places(os.environ), self._path, "activity")}
+        now = time.monotonic()
+        self._before, self._after = self._after, found
+        self._seconds, self._at = max(now - self._at, 0.001), now
+        return self.view()
+
+    @property
+    def serving(self) -> bool:
+        return any(report["state"] == "serving" for report in self._after.values())
+
+    def view(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        if not self._after:
+            where = f" at {printable(str(self._path))}" if self._path else ""
+            return Text(f"nothing is mounted{where}")
+        return Group(*(self._panel(report) for report in self._after.values()))
+
+    def _panel(self, report: Report) -> RenderableType:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.text import Text
+
+        title = Text(printable(f"{report['mountpoint']}: {report['state']}"), style="bold")
+        about = Text(printable(_about(report)), style="dim")
+        if "queue" not in report:
+            reason = report.get("error") or report["reason"] or "its worker does not answer now"
+            return Panel(Group(about, Text(printable(reason))), title=title, title_align="left")
+        change = rates(self._before.get(report["mountpoint"]), report, self._seconds)
+        parts = [about, _figures(report, change), *_waiting(report), *_slowest(report)]
+        return Panel(Group(*parts), title=title, title_align="left")
+
+
+def _about(report: Report) -> str:
+    branch = f" ({report['branch']})" if report["branch"] else ""
+    restarts = max(0, report["generation"] - 1)
+    replaced = f", {restarts:,} workers replaced" if restarts else ""
+    return f"{report['host']}/{report['repo']} at {report['commit'][:12]}{branch}{replaced}"
+
+
+def _figures(report: Report, change: Rates) -> Table:
+    hub, queue, cached = report["hub"], report["queue"], report["cached"]
+    standing = "" if hub["state"] == "ok" else f"  {hub['state']} for {hub['seconds']:,} s: {hub['error']}"
+    hits = "" if change.hits is None else f", {change.hits:.0%} from the cache"
+    share = cached["bytes"] / cached["limit"] if cached["limit"] else 0.0
+    rows = {
+        "hub": f"{size_text(change.received_bytes)}/s, {change.requests:,.0f} requests/s{standing}",
+        "reads": f"{change.reads:,.0f}/s{hits}",
+        "queue": f"{queue['running']:,} transfers under way, {queue['waiting']:,} waiting",
+        "cache": f"{size_text(cached['bytes'])}, {share:.0%} of what it may hold, {cached['files']:,} files",
+    }
+    table = _table(None, None)
+    for name, text in rows.items():
+        table.add_row(name, printable(text))
+    return table
+
+
+def _waiting(report: Report) -> list[RenderableType]:
+    if report["waiting"] is None:
+        return []
+    waiting = processes(report["waiting"])
+    table = _table("WAITING PID", "COMMAND", "REQUESTS", "FOR", "OPERATION", "PATH")
+    for one in waiting[:SHOWN]:
+        pid = str(one.pid) if one.pid else "?"
+        row = (pid, one.command, f"{one.requests:,}", f"{one.seconds:.1f} s", one.operation, _short(one.path))
+        table.add_row(*map(printable, row))
+    return [table] if waiting else []
+
+
+def _slowest(report: Report) -> list[RenderableType]:
+    table = _table("SLOWEST", "AGO", "PATH")
+    for one in (report["slowest"] or [])[:SHOWN]:
+        table.add_row(f"{one['seconds']:.2f} s", f"{one['ago']:.0f} s", printable(_short(one["path"])))
+    return [table] if table.row_count else []
+
+
+def _table(*titles: str | None) -> Table:
+    from rich.table import Table
+
+    named = [title for title in titles if title]
+    table = Table(box=None, show_header=bool(named), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title or "", no_wrap=title != "PATH", overflow="fold" if title == "PATH" else "ellipsis")
+    return table
+
+
+def _short(path: str) -> str:
+    """Keep a path's end, which tells files apart."""
+    return path if len(path) <= PATH_WIDTH else f"…{path[1 - PATH_WIDTH :]}"

@@ -1,0 +1,279 @@
+"""A mount as it is watched: `dagfs top`, scrapes of Prometheus, logs as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
+from support.hubs import hub
+from support.tools import needed
+
+from dagfs.cli.load import processes, rates
+from dagfs.daemon.control import ask
+from dagfs.daemon.logs import JsonLines
+from dagfs.devhub.behaviour import Fault
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy/grafana/dagfs.json"
+SECRET = '0123456789"abcdef0123456789'
+
+
+def stall_images(request):
+    if request.kind == "raw" and request.path.startswith("images/03"):
+        return Fault(stall_after=10, stall_seconds=None)
+    return None
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def scraped(port: int, accept: str = "") -> str:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read().decode()
+
+
+def samples(text: str) -> dict[str, float]:
+    """Give the values of a scrape, those of all labels of a name added up."""
+    found: dict[str, float] = {}
+    for family in text_families(text):
+        for one in family.samples:
+            found[one.name] = found.get(one.name, 0.0) + one.value
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def readers(*paths: Path):
+    running = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for path in paths]
+    try:
+        yield running
+    finally:
+        for one in running:
+            one.kill()
+            one.wait(10)
+
+
+def activity(home) -> dict:
+    (path,) = (home.root / "run/dagfs").glob("*.sock")
+    (answer,) = ask(path, {"op": "activity"}, 10)
+    return answer
+
+
+def test_top_names_the_processes_that_wait_and_what_for(sample, home, tmp_path):
+    with hub(sample.path, fault=stall_images) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+        with readers(data / "images/031.jpg", data / "images/032.jpg") as waiting:
+            wait_for(lambda: activity(home)["waiting_count"] == 2)
+            shown = home.run("top", "--once", "--interval", "0.2").stdout
+            for process, name in zip(waiting, ("031", "032"), strict=True):
+                assert re.search(rf"\b{process.pid} +cat +1 +\d+\.\d s +read +images/{name}\.jpg", shown), shown
+            assert "2 transfers under way" in shown
+        (data / "images/001.jpg").read_bytes()
+        slowest = activity(home)["slowest"]
+        assert "images/001.jpg" in [one["path"] for one in slowest]
+        assert len({one["path"] for one in slowest}) == len(slowest) <= 10
+
+
+def test_top_in_a_terminal_is_live_and_ends_clean_on_ctrl_c(sample, home, tmp_path):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data"):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            words = [sys.executable, "-m", "dagfs", "top", "--interval", "0.1"]
+            os.execve(sys.executable, words, home.environment() | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"})
+        seen, status = b"", None
+        try:
+            while seen.count(b"serving") < 3:
+                assert select.select([terminal], [], [], 20)[0], seen
+                seen += os.read(terminal, 65536)
+            os.write(terminal, b"\x03")
+            with contextlib.suppress(OSError):  # EIO: it has ended
+                while select.select([terminal], [], [], 20)[0]:
+                    seen += os.read(terminal, 65536)
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            os.close(terminal)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1  # a screen of its own, given back
+        assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")  # the cursor is there again
+        assert b"Traceback" not in seen
+
+
+def test_top_of_nothing_says_so(home):
+    assert home.run("top").stdout.strip() == "nothing is mounted"
+    assert home.run("top", "/nowhere", check=False).returncode == 1
+
+
+def test_rates_compare_two_looks_at_one_worker():
+    before = {"workers": [1], "metrics": {"fetch.received_bytes": 100, "cache.hits": 1, "hub.requests.raw": 1}}
+    after = {
+        "workers": [1],
+        "metrics": {"fetch.received_bytes": 300, "cache.hits": 4, "cache.misses": 1, "hub.requests.raw": 3},
+    }
+    found = rates(before, after, 2.0)
+    assert (found.received_bytes, found.requests, found.reads, found.hits) == (100.0, 1.0, 2.0, 0.75)
+    fresh = rates(before, after | {"workers": [2]}, 2.0)
+    assert (fresh.received_bytes, fresh.hits) == (0.0, None)
+
+
+def test_threads_are_counted_for_their_process(tmp_path):
+    for thread in (7, 8):
+        (tmp_path / str(thread)).mkdir()
+        (tmp_path / str(thread) / "status").write_text("Name:\tloader\nTgid:\t7\n")
+    (tmp_path / "7/comm").write_text("python\n")
+    waiting = [
+        {"pid": pid, "seconds": seconds, "operation": "read", "path": path}
+        for pid, seconds, path in ((8, 3.0, "b"), (7, 1.0, "a"), (0, 2.0, "c"))
+    ]
+    found = processes(waiting, tmp_path)
+    assert [(one.pid, one.command, one.requests, one.seconds, one.path) for one in found] == [
+        (7, "python", 2, 3.0, "b"),
+        (0, "in another container", 1, 2.0, "c"),
+    ]
+
+
+def test_scrapes_are_what_prometheus_reads_and_count_what_was_read(sample, home, tmp_path, port):
+    with (
+        hub(sample.path, fault=stall_images) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch", "--metrics", f"127.0.0.1:{port}") as data,
+    ):
+        for number in range(1, 6):
+            (data / f"images/{number:03d}.jpg").read_bytes()
+        with readers(data / "images/031.jpg"):
+            wait_for(lambda: samples(scraped(port))["dagfs_waiting_requests"] == 1)
+            assert samples(scraped(port))["dagfs_longest_wait_seconds"] > 0
+        text = scraped(port)
+        found = samples(text)
+        bodies = sum(len(sample.files[f"images/{number:03d}.jpg"]) for number in range(1, 6))
+        assert found["dagfs_fetch_received_bytes_total"] >= bodies
+        assert found["dagfs_cache_reads_total"] >= 5
+        assert found["dagfs_wait_seconds_count"] >= 5
+        assert found["dagfs_mount_info"] == 1
+        assert found["process_resident_memory_bytes"] > 1e6
+        assert [family for family in text_families(text) if not family.documentation] == []
+        assert len(list(open_families(scraped(port, "application/openmetrics-text; version=1.0.0")))) > 20
+        promtool = needed("promtool", "apt install prometheus")
+        checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_scrapes_go_on_after_the_worker_died_and_after_an_upgrade(sample, home, tmp_path, port):
+    with (
+        hub(sample.path) as url,
+        home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data,
+    ):
+        (data / "README.md").read_bytes()
+        report = home.status()[0]
+        os.kill(report["workers"][0], signal.SIGKILL)
+        wait_for(lambda: samples(scraped(port)).get("dagfs_worker_restarts_total") == 1)
+        os.kill(report["pid"], signal.SIGUSR2)
+        wait_for(lambda: samples(scraped(port)).get("dagfs_worker_restarts_total") == 2)
+    with pytest.raises(OSError, match="refused"):
+        scraped(port)
+
+
+def test_an_address_in_use_is_told_before_anything_is_mounted(sample, home, tmp_path):
+    (tmp_path / "data").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken, hub(sample.path) as url:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = home.run("mount", url, tmp_path / "data", "--metrics", address, check=False)
+    assert done.returncode == 2
+    assert address in done.stderr
+    assert not os.path.ismount(tmp_path / "data")
+
+
+@pytest.mark.parametrize("address", ["9123", ":9123", "::1:9123", "127.0.0.1:0", "127.0.0.1:99999", "[::1]"])
+def test_what_is_no_address_is_refused(home, address):
+    done = home.run("mount", "o/n", "/nowhere", "--metrics", address, check=False)
+    assert done.returncode == 2
+    assert "127.0.0.1:9123" in done.stderr
+
+
+def test_a_client_that_says_nothing_delays_no_unmount(sample, home, tmp_path, port):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data:
+        silent = socket.create_connection(("127.0.0.1", port))
+        started = time.monotonic()
+        home.run("unmount", data)
+        assert time.monotonic() - started < 4
+        silent.close()
+
+
+def test_every_query_of_the_dashboard_names_a_metric_that_exists(sample, home, tmp_path, port):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data:
+        (data / "README.md").read_bytes()
+        there = {one.name for family in text_families(scraped(port)) for one in family.samples}
+    board = json.loads(DASHBOARD.read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(queries) > 10
+    named = {name for query in queries for name in re.findall(r"\b(?:dagfs|process)_\w+", query)}
+    assert named - there == set()
+    assert [query for query in queries if not re.search(r"\b(?:dagfs|process)_\w+", query)] == []
+    rules = {"groups": [{"name": "board", "rules": [{"record": f"r:{n}", "expr": q} for n, q in enumerate(queries)]}]}
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps(rules).replace("$__rate_interval", "5m").replace("$mountpoint", ".*"))
+    promtool = needed("promtool", "apt install prometheus")
+    checked = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
+    with (
+        hub(
+            sample.path,
+            fault=lambda request: Fault(flip=3) if (request.kind, request.path) == ("raw", "images/005.jpg") else None,
+        ) as url,
+        home.mounted(url, tmp_path / "data", "--log-format", "json") as data,
+    ):
+        with pytest.raises(OSError, match="Input/output error"):
+            (data / "images/005.jpg").read_bytes()
+        report = home.status()[0]
+        os.kill(report["workers"][0], signal.SIGKILL)
+        wait_for(lambda: home.status()[0]["generation"] == 2)
+        lines = [json.loads(line) for line in Path(report["log"]).read_text().splitlines()]
+    assert {"time", "level", "logger", "message", "pid", "thread"} <= set(lines[0])
+    assert any("images/005.jpg" in line["message"] and line["level"] == "WARNING" for line in lines)
+    assert any(line["logger"] == "dagfs.supervisor.loop" for line in lines)
+
+
+def test_a_secret_is_no_part_of_json_either():
+    """Its quotes and backslashes are others in JSON."""
+    formatter = JsonLines()
+    formatter.hide(lambda: SECRET)
+    try:
+        int(SECRET)
+    except ValueError:
+        record = logging.LogRecord(
+            "n", logging.ERROR, "f", 1, "at %s", (f"https://h/p?sig={SECRET} {SECRET}",), sys.exc_info()
+        )
+    told = json.loads(formatter.format(record))
+    assert "[redacted]" in told["message"]
+    assert "[redacted]" in told["traceback"]
+    assert "abcdef" not in told["message"] + told["traceback"].replace("int(SECRET)", "")
