@@ -22,8 +22,13 @@ BLOCK = 256 << 10
 JITTER = 1 << 20
 """Bytes by which a sequential read may miss its stream: the kernel sends the parts of its read-ahead out of order."""
 
+SEQUENTIAL = 512 << 10
+"""Bytes read in order that make a stream. One read of a program is up to three of the kernel, whose own read-ahead is
+128 KiB: a column of a Parquet file or a page fault is not the beginning of a long run."""
+
 AHEAD_FIRST = 1 << 20
-"""Bytes fetched ahead when a stream is recognised; doubled each time the reader has used half of them."""
+"""Bytes fetched ahead when a stream is recognised, and at a file's beginning; doubled each time the reader has used
+half of them."""
 
 AHEAD_MAX = 64 << 20
 """Bytes ahead at most: 1 Gbit/s for half a second."""
@@ -59,10 +64,12 @@ class Bytes(Protocol):
 
 @dataclass(slots=True)
 class _Stream:
-    """One sequential reader. `end`: where it has read to. `fetched`: its read-ahead has been asked for up to here."""
+    """One sequential reader. `end`: where it has read to. `fetched`: its read-ahead has been asked for up to here.
+    `run`: bytes read, less those that were left out."""
 
     end: int
     fetched: int
+    run: int
     ahead: int = 0
 
 
@@ -79,12 +86,14 @@ class Streams:
         """Note a read of [start, end); give the spans to fetch ahead, in order, none of them given before."""
         stream = self._stream_of(start)
         if stream is None:
-            self._streams = [*self._streams[1 - STREAMS_KEPT :], _Stream(end, _up(end))]
+            self._streams = [*self._streams[1 - STREAMS_KEPT :], _Stream(end, _up(end), end - start)]
             return [] if start else self._extend(self._streams[-1])
         self._streams.remove(stream)
         self._streams.append(stream)
+        left_out = max(0, start - stream.end)
+        stream.run = max(0, stream.run - left_out) + end - start
         stream.end = max(stream.end, end)
-        return self._extend(stream)
+        return self._extend(stream) if stream.run >= SEQUENTIAL or stream.ahead > AHEAD_FIRST else []
 
     def _stream_of(self, start: int) -> _Stream | None:
         near = [stream for stream in self._streams if abs(start - stream.end) <= JITTER]

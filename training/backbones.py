@@ -13,15 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from training.errors import UnknownBackbone
+
 LITE = "efficientnet-lite"
 LITE_MEAN, LITE_DEVIATION = 127.0, 128.0
 """The Lite models see pixels of about -1 to 1, unlike their larger siblings, which were normalised per channel."""
 CENTRE_SHARE = 0.875
 """Share of the shorter side that the Lite models were evaluated on."""
-
-
-class UnknownBackbone(ValueError):
-    """No such backbone, or its package is not installed."""
 
 
 @dataclass(frozen=True)

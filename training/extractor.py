@@ -12,12 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from training.backbones import Backbone, load_backbone
+from training.errors import UnreadableImage
 
 DEFAULT_BACKBONE = "efficientnet-lite0"
-
-
-class UnreadableImage(OSError):
-    """A file cannot be opened, or is not a whole image."""
 
 
 def choose_device() -> torch.device:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.predictor import Epoch
+from training.command import Epoch
 
 
 def plot_losses(epochs: Sequence[Epoch], baseline: float, path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from training.extractor import EfficientNetFeatureExtractor, UnreadableImage
+from training.errors import UnreadableImage
+from training.extractor import EfficientNetFeatureExtractor
 from training.predictor import load
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm  # type: ignore[import-untyped]  # its types are a package of their own
+
+from training.command import Epoch
+from training.ranks import Ranks
 
 HIDDEN = 64
 LEARNING_RATE = 1e-3
@@ -19,6 +22,8 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 class AestheticsPredictor(nn.Module):
     """Maps embeddings (N, width) to scores (N,); `offset` is what it predicts before it knows better."""
+
+    offset: Tensor
 
     def __init__(self, width: int, offset: float = 0.0) -> None:
         super().__init__()
@@ -30,56 +35,57 @@ class AestheticsPredictor(nn.Module):
         scores: Tensor = self.layers(embeddings).squeeze(-1) + self.offset
         return scores
 
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch has come to: mean squared errors, and seconds, those until the first batch included."""
-
-    train_loss: float
-    valid_loss: float
-    seconds: float
-    first_batch_seconds: float
+    @property
+    def device(self) -> torch.device:
+        return self.offset.device
 
 
 def fit(
-    predictor: AestheticsPredictor, train: Batches, valid: Batches, epochs: int, device: torch.device
+    predictor: AestheticsPredictor,
+    train: Batches,
+    valid: Batches,
+    epochs: int,
+    ranks: Ranks | None = None,
 ) -> Iterator[Epoch]:
-    """Train with Adam on the mean squared error, and yield after each epoch."""
-    predictor.to(device)
+    """Train with Adam on the mean squared error, and yield after each epoch; losses are those of all ranks."""
+    ranks = ranks or Ranks()
+    model, device = ranks.together(predictor), predictor.device
     optimizer = torch.optim.Adam(predictor.parameters(), LEARNING_RATE)
     for number in range(1, epochs + 1):
         started = time.perf_counter()
         arrivals: list[float] = []
-        bar = tqdm(train, desc=f"epoch {number}/{epochs}", unit="batch", disable=None)
+        bar = tqdm(train, desc=f"epoch {number}/{epochs}", unit="batch", disable=None if ranks.leads else True)
+        if isinstance(train.sampler, DistributedSampler):
+            train.sampler.set_epoch(number)
         total = count = 0.0
         for embeddings, scores in bar:
             arrivals.append(time.perf_counter())
-            loss = _step(predictor, optimizer, embeddings.to(device), scores.to(device))
+            loss = _step(model, optimizer, embeddings.to(device), scores.to(device))
             total, count = total + loss * len(scores), count + len(scores)
             bar.set_postfix(loss=f"{total / count:.3f}")
-        valid_loss = evaluate(predictor, valid, device)
+        total, count = ranks.total([total, count])
+        valid_loss = evaluate(predictor, valid, ranks)
         yield Epoch(total / count, valid_loss, time.perf_counter() - started, arrivals[0] - started)
 
 
-def _step(
-    predictor: AestheticsPredictor, optimizer: torch.optim.Optimizer, embeddings: Tensor, scores: Tensor
-) -> float:
-    predictor.train()
-    loss = nn.functional.mse_loss(predictor(embeddings), scores)
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, embeddings: Tensor, scores: Tensor) -> float:
+    model.train()
+    loss = nn.functional.mse_loss(model(embeddings), scores)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     optimizer.step()
     return loss.item()
 
 
-def evaluate(predictor: AestheticsPredictor, batches: Batches, device: torch.device) -> float:
-    """Give the mean squared error over all samples."""
+def evaluate(predictor: AestheticsPredictor, batches: Batches, ranks: Ranks | None = None) -> float:
+    """Give the mean squared error over all samples of all ranks."""
     predictor.eval()
     total = count = 0.0
     with torch.inference_mode():
         for embeddings, scores in batches:
-            errors = predictor(embeddings.to(device)) - scores.to(device)
+            errors = predictor(embeddings.to(predictor.device)) - scores.to(predictor.device)
             total, count = total + float((errors**2).sum()), count + len(scores)
+    total, count = (ranks or Ranks()).total([total, count])
     return total / count
 
 

@@ -1,26 +1,24 @@
-"""Train the aesthetics predictor: python -m training.train --data PATH."""
+"""Train the aesthetics predictor: python -m training.train --data PATH, or torchrun -m training.train --data PATH."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Sampler, Subset
 
-from training.backbones import UnknownBackbone
-from training.dataset import BrokenData, LAIONAestheticsDataset, split
+from training.command import Epoch, baseline_of, count, parser, print_report, run, write_metrics
+from training.dataset import LAIONAestheticsDataset, split
 from training.extractor import DEFAULT_BACKBONE, EfficientNetFeatureExtractor
 from training.plots import plot_losses
-from training.predictor import AestheticsPredictor, Batches, Epoch, fit, save
+from training.predictor import AestheticsPredictor, Batches, fit, save
+from training.ranks import Ranks, joined
 
 Samples = Subset[tuple[Tensor, Tensor]]
 
@@ -39,12 +37,15 @@ class Settings:
     backbone: str = DEFAULT_BACKBONE
 
 
-def train_summary(data_dir: Path, out_dir: Path, settings: Settings | None = None) -> dict[str, Any]:
+def train_summary(
+    data_dir: Path, out_dir: Path, settings: Settings | None = None, ranks: Ranks | None = None
+) -> dict[str, Any]:
     """Train on `data_dir`, leave predictor.pt, losses.png and metrics.json in `out_dir`, and give the metrics.
 
-    Raises BrokenData, UnknownBackbone, and OSError when a file or directory cannot be used.
+    `batch_size` is that of each rank; the one that leads writes. Raises BrokenData, UnknownBackbone, and OSError when a
+    file or directory cannot be used.
     """
-    settings = settings or Settings()
+    settings, ranks = settings or Settings(), ranks or Ranks()
     extractor = EfficientNetFeatureExtractor(settings.backbone)
     dataset = LAIONAestheticsDataset(data_dir / "labels.tsv", data_dir / settings.images, extractor, settings.limit)
     chosen = dataset.with_caption(settings.caption or "")
@@ -52,29 +53,48 @@ def train_summary(data_dir: Path, out_dir: Path, settings: Settings | None = Non
     out_dir.mkdir(parents=True, exist_ok=True)
     if settings.workers:
         dataset.share_memory()
-    scores = [dataset.samples[i].score for i in chosen.indices]
-    mean = fmean(scores[i] for i in train.indices)
-    baseline = fmean((scores[i] - mean) ** 2 for i in valid.indices)
+    baseline = baseline_of([dataset.samples[i].score for i in chosen.indices], train.indices, valid.indices)
+    width = extractor.width  # loads the network, which draws from the generator that is seeded next
     torch.manual_seed(settings.seed)
-    predictor = AestheticsPredictor(extractor.width, mean)
-    train_batches, valid_batches = (_batches(part, settings, extractor.device) for part in (train, valid))
-    epochs = list(fit(predictor, train_batches, valid_batches, settings.epochs, extractor.device))
-    save(predictor, settings.backbone, out_dir / "predictor.pt")
-    plot_losses(epochs, baseline, out_dir / "losses.png")
+    predictor = AestheticsPredictor(width, baseline.mean).to(extractor.device)
+    loaders = _loaders(train, valid, settings, extractor.device, ranks)
+    epochs = []
+    for epoch in fit(predictor, *loaders, settings.epochs, ranks):
+        epochs.append(epoch)
+        ranks.exchange(dataset.embeddings)
     summary = {
         "settings": asdict(settings),
         "device": str(extractor.device),
+        "processes": ranks.size,
         "train_samples": len(train),
         "valid_samples": len(valid),
-        "epochs": [asdict(epoch) for epoch in epochs],
-        "baseline_valid_loss": baseline,
+        "baseline_valid_loss": baseline.loss,
         "embeddings_sha256": _digest(chosen),
     }
-    (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    return _leave(summary, epochs, predictor, out_dir) if ranks.leads else summary
 
 
-def _batches(samples: Samples, settings: Settings, device: torch.device) -> Batches:
+def _leave(
+    summary: dict[str, Any], epochs: Sequence[Epoch], predictor: AestheticsPredictor, out_dir: Path
+) -> dict[str, Any]:
+    save(predictor, summary["settings"]["backbone"], out_dir / "predictor.pt")
+    plot_losses(epochs, summary["baseline_valid_loss"], out_dir / "losses.png")
+    return write_metrics(summary, epochs, out_dir)
+
+
+def _loaders(
+    train: Samples, valid: Samples, settings: Settings, device: torch.device, ranks: Ranks
+) -> tuple[Batches, Batches]:
+    sampler = ranks.sampler(train, settings.seed)
+    return (
+        _batches(train, settings, device, sampler, shuffle=sampler is None),
+        _batches(ranks.share_of(valid), settings, device, None, shuffle=False),
+    )
+
+
+def _batches(
+    samples: Samples, settings: Settings, device: torch.device, sampler: Sampler[int] | None, *, shuffle: bool
+) -> Batches:
     """Give the guide's loader; its workers live on after an epoch, so that each loads the network once."""
     workers = settings.workers
     # A forked process cannot use a GPU that its parent has opened.
@@ -82,7 +102,8 @@ def _batches(samples: Samples, settings: Settings, device: torch.device) -> Batc
     return DataLoader(
         samples,
         settings.batch_size,
-        shuffle=True,
+        shuffle=shuffle,
+        sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
         multiprocessing_context=start,
@@ -98,69 +119,21 @@ def _digest(samples: Samples) -> str:
     return digest.hexdigest()
 
 
-def _report(summary: dict[str, Any], out_dir: Path) -> None:
-    print(
-        f"{summary['train_samples']} training and {summary['valid_samples']} validation images on {summary['device']}"
-    )
-    for number, epoch in enumerate((Epoch(**fields) for fields in summary["epochs"]), 1):
-        print(
-            f"epoch {number}: training loss {epoch.train_loss:.3f}, validation loss {epoch.valid_loss:.3f}, "
-            f"{epoch.seconds:.1f} s ({epoch.first_batch_seconds:.2f} s to the first batch)"
-        )
-    print(f"always guessing the mean score: validation loss {summary['baseline_valid_loss']:.3f}")
-    print(f"written to {out_dir}: predictor.pt, losses.png, metrics.json")
-
-
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m training.train", description="Train an aesthetics predictor.")
-    parser.add_argument("--data", type=Path, required=True, help="directory with labels.tsv and the images")
-    parser.add_argument("--images", default="images", metavar="DIR", help="the images' directory in it (images)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use only the first N rows of labels.tsv")
-    parser.add_argument("--caption", metavar="WORD", help="use only images whose caption contains WORD")
-    parser.add_argument("--epochs", type=_positive, default=3, metavar="N")
-    parser.add_argument(
-        "--workers", type=_count, default=0, metavar="N", help="processes that read and embed (0: none)"
-    )
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N")
-    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="or torchvision's, such as efficientnet_v2_l")
-    parser.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR", help="default: runs/train")
-    return parser.parse_args(words)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command and give its exit status; a mistake in the data or the call is one line on stderr."""
-    options = vars(_arguments(words))
+    known = parser("training.train", "Train an aesthetics predictor.")
+    known.add_argument("--workers", type=count, default=0, metavar="N", help="processes that read and embed (0: none)")
+    known.add_argument("--backbone", default=DEFAULT_BACKBONE, help="or torchvision's, such as efficientnet_v2_l")
+    known.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR", help="default: runs/train")
+    options = vars(known.parse_args(words))
     data, output = options.pop("data"), options.pop("output")
-    try:
-        summary = train_summary(data, output, Settings(**options))
-    except (BrokenData, UnknownBackbone, OSError) as error:
-        print(f"training: {_one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training: interrupted", file=sys.stderr)
-        return 130
-    _report(summary, output)
-    return 0
+    with joined() as ranks:
 
+        def report(summary: dict[str, Any]) -> None:
+            if ranks.leads:
+                print_report(summary, output, "predictor.pt, losses.png, metrics.json")
 
-def _one_line(error: Exception) -> str:
-    """Give the error's text; what comes from a worker process has its whole traceback before that."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+        return run(lambda: train_summary(data, output, Settings(**options), ranks), report)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,25 @@ def test_several_readers_of_one_file_do_not_disturb_each_other():
         assert covered(s for s in spans if place <= s.start < place + 100 * MB) >= 16 * MB
 
 
+def test_columns_of_a_parquet_file_and_page_faults_fetch_nothing_ahead():
+    """As the kernel asks for two columns of 200 KB, 400 KB apart, in each row group of 5 MB."""
+    streams = Streams(SIZE, lambda: None)
+    for group in range(5 * MB, 200 * MB, 5 * MB):
+        for column in (group, group + (784 << 10)):
+            assert ahead(streams, sequence(column, column + (384 << 10))) == []
+
+
+def test_a_run_in_the_middle_of_a_file_is_read_ahead_after_half_a_mib():
+    streams = Streams(SIZE, lambda: None)
+    runs = [bool(streams.plan(*read)) for read in sequence(100 * MB, 101 * MB)]
+    assert runs.index(True) == 3
+
+
+def test_the_beginning_of_a_file_is_read_ahead_once_when_only_its_header_is_read():
+    streams = Streams(SIZE, lambda: None)
+    assert covered(ahead(streams, [(0, 16 << 10), (16 << 10, 48 << 10), (48 << 10, 64 << 10)])) == MB
+
+
 def test_a_single_read_far_in_fetches_nothing_ahead():
     assert Streams(SIZE, lambda: None).plan(500 * MB, 500 * MB + 4096) == []
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from training.dataset import BrokenData, LAIONAestheticsDataset, SharedEmbeddings, split
+from training.annotations import deal, shuffled
+from training.dataset import LAIONAestheticsDataset, SharedEmbeddings, split
+from training.errors import BrokenData
 
 ROWS = ["a.jpg\tA red Squirrel\t5.5", "b.jpg\ta wall\t6", "c d.jpg\tSQUIRRELS, two\t7.25", "é.jpg\t\t4"]
 
@@ -77,6 +79,18 @@ def test_header_byte_order_mark_and_blank_lines_are_no_rows(directory: Path, hea
     ]
 
 
+def test_rows_with_an_url_are_those_of_the_published_data_set(directory: Path) -> None:
+    rows = [f"{row}\thttps://example.org/{number}.jpg?size=9" for number, row in enumerate(ROWS)]
+    for head in ([], ["file\tcaption\tscore\turl"]):
+        (directory / "labels.tsv").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+        assert [(s.name, s.score) for s in dataset_of(directory).samples] == [
+            ("a.jpg", 5.5),
+            ("b.jpg", 6.0),
+            ("c d.jpg", 7.25),
+            ("é.jpg", 4.0),
+        ]
+
+
 def test_tensors_and_negative_numbers_are_indices(directory: Path) -> None:
     dataset = dataset_of(directory)
     assert float(dataset[torch.tensor(2)][1]) == 7.25
@@ -112,7 +126,7 @@ def test_captions_are_searched_in_upper_and_lower_case(directory: Path) -> None:
     ("row", "text"),
     [
         (b"x.jpg\tcaption", "2 columns"),
-        (b"x.jpg\tcap\ttion\t5", "4 columns"),
+        (b"x.jpg\tcap\ttion\t5\tu", "5 columns"),
         (b"x.jpg", "1 columns"),
         (b"x.jpg\tcaption\thigh", "score of x.jpg is not a number: 'high'"),
         (b"x.jpg\tcaption\t", "score of x.jpg is not a number: ''"),
@@ -205,6 +219,11 @@ def test_the_split_is_a_partition_that_the_seed_decides(directory: Path) -> None
     assert sorted([*train.indices, *valid.indices]) == list(range(20))
     assert split(dataset, seed=1)[1].indices == valid.indices
     assert split(dataset, seed=2)[1].indices != valid.indices
+
+
+def test_an_order_is_the_same_on_every_machine() -> None:
+    assert shuffled(10, seed=7) == [8, 6, 3, 1, 0, 5, 9, 7, 4, 2]
+    assert deal(10, seed=7) == ([3, 1, 0, 5, 9, 7, 4, 2], [8, 6])
 
 
 def test_two_samples_are_the_least_to_split(directory: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from training.backbones import UnknownBackbone, load_backbone
-from training.extractor import EfficientNetFeatureExtractor, UnreadableImage, choose_device
+from training.backbones import load_backbone
+from training.errors import UnknownBackbone, UnreadableImage
+from training.extractor import EfficientNetFeatureExtractor, choose_device
 
 IMAGENET_CATS = {281, 282, 285}  # tabby, tiger cat, Egyptian cat
 IMAGENET_ESPRESSO = 967

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from training.command import Epoch
 from training.plots import plot_losses
-from training.predictor import AestheticsPredictor, Epoch, evaluate, fit, load, save
-
-CPU = torch.device("cpu")
+from training.predictor import AestheticsPredictor, evaluate, fit, load, save
 
 
 def learnable(count: int = 128) -> TensorDataset:
@@ -25,7 +24,7 @@ def test_the_loss_falls_below_that_of_the_mean_score() -> None:
     samples = learnable()
     batches = DataLoader(samples, batch_size=32, shuffle=True)
     predictor = AestheticsPredictor(16, float(samples.tensors[1].mean()))
-    epochs = list(fit(predictor, batches, batches, 30, CPU))
+    epochs = list(fit(predictor, batches, batches, 30))
     assert epochs[-1].train_loss < epochs[0].train_loss / 4
     assert epochs[-1].valid_loss < float(samples.tensors[1].var()) / 4
     assert all(0 <= epoch.first_batch_seconds <= epoch.seconds for epoch in epochs)
@@ -36,12 +35,12 @@ def test_evaluation_is_the_mean_over_samples_whatever_the_batches_are() -> None:
     predictor = AestheticsPredictor(16)
     expected = float(((predictor.eval()(samples.tensors[0]) - samples.tensors[1]) ** 2).mean().detach())
     for size in (1, 4, 10):
-        assert abs(evaluate(predictor, DataLoader(samples, size), CPU) - expected) < 1e-4
+        assert abs(evaluate(predictor, DataLoader(samples, size)) - expected) < 1e-4
 
 
 def test_a_batch_of_one_can_be_trained_on() -> None:
     batches = DataLoader(learnable(3), batch_size=2)
-    (epoch,) = fit(AestheticsPredictor(16), batches, batches, 1, CPU)
+    (epoch,) = fit(AestheticsPredictor(16), batches, batches, 1)
     assert epoch.train_loss > 0
 
 
