@@ -42,6 +42,8 @@ from dagfs.model import RefKind, printable
     help="Ask so often whether the branch has a new commit, and show it, all at once.",
 )
 @click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
+@click.option("--source", default="", hidden=True)  # the two are mount.dagfs's
+@click.option("--noexec", is_flag=True, hidden=True)
 def mount(
     repo: str,
     mountpoint: str,
@@ -60,17 +62,21 @@ def mount(
     passthrough: bool,
     follow: int | None,
     hold_while_open: bool,
+    source: str,
+    noexec: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
 
     REPO is owner/name or https://host/owner/name, with an optional @revision. The mount shows one commit until it is
-    unmounted, whatever is pushed meanwhile, unless --follow is given.
+    unmounted, whatever is pushed meanwhile, unless --follow is given. MOUNTPOINT may be /dev/fd/N: an open descriptor
+    of a mount that somebody else has made.
     """
     from dagfs.config import hub_host, places
     from dagfs.daemon.background import Herald, detach, guarded
     from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
     from dagfs.hub.urls import parse_repo
+    from dagfs.kernel.passed import place_of
 
     reference, at = parse_repo(repo, hub_host(os.environ, host))
     if passthrough and (os.geteuid() != 0 or driver == "libfuse"):
@@ -85,9 +91,10 @@ def mount(
         raise click.UsageError("--follow needs the kernel driver: libfuse keeps names for as long as it is mounted")
     if hold_while_open and not follow:
         raise click.UsageError("--hold-while-open needs --follow")
+    passed = _passed(mountpoint, driver, with_options=allow_other or noexec)
     plan = MountPlan(
         repo=reference,
-        mountpoint=absolute(mountpoint),
+        mountpoint=absolute((passed is not None and place_of(passed)) or mountpoint),
         places=places(os.environ, cache_dir),
         cache_bytes=cache_size,
         revision=revision,
@@ -101,14 +108,27 @@ def mount(
         follow=follow,
         hold_while_open=hold_while_open,
         offline=offline,
+        passed=passed,
+        source=source,
+        noexec=noexec,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
-    outcome = detach(lambda herald: serve(plan, herald, foreground=False))
+    outcome = detach(lambda herald: serve(plan, herald, foreground=False), keep=passed)
     if outcome.error is not None:
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
     click.echo(printable(outcome.detail))
+
+
+def _passed(mountpoint: str, driver: str, *, with_options: bool) -> int | None:
+    """Give N of /dev/fd/N."""
+    from dagfs.kernel.passed import number_of
+
+    number = number_of(mountpoint)
+    if number is not None and (with_options or driver != "kernel"):
+        raise click.UsageError(f"{mountpoint} needs the kernel driver, and has the options of who mounted it")
+    return number
 
 
 def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:

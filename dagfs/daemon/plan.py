@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dagfs.config import Places
 from dagfs.kernel.mountinfo import is_ours
+from dagfs.kernel.passed import name_of, number_of
 from dagfs.model import RefKind, RepoRef
 
 LINKS_MAX = 40  # as the kernel's own
@@ -20,6 +21,8 @@ class MountPlan:
     """One mount. `revision` is a branch, tag or sha, None for the default branch; `subdir` is "" for the whole tree.
 
     `follow`: seconds between two questions for the branch's commit, None for one commit as long as it is mounted.
+    `passed`: the descriptor of a mount that somebody else has made; `mountpoint` then is its place, or its name.
+    `source`: what the mount table shows instead of the repository's URL.
     """
 
     repo: RepoRef
@@ -37,6 +40,9 @@ class MountPlan:
     follow: float | None = None
     hold_while_open: bool = False
     offline: bool = False
+    passed: int | None = None
+    source: str = ""
+    noexec: bool = False
 
     @property
     def id(self) -> str:
@@ -61,8 +67,10 @@ def mount_id(mountpoint: Path) -> str:
 def absolute(mountpoint: str | Path) -> Path:
     """Give a path as the mount table has it: without links, relative names and dots.
 
-    From a dagfs mount on, nothing is looked at: it may be dead, or its hub slow.
+    From a dagfs mount on, nothing is looked at: it may be dead, or its hub slow. The name of a descriptor stays.
     """
+    if (number := number_of(str(mountpoint))) is not None:
+        return Path(name_of(number))
     wanted = Path(mountpoint).expanduser()
     if not wanted.is_absolute():
         wanted = Path.cwd() / wanted

@@ -24,6 +24,7 @@ from dagfs.daemon.serving import Service, Tables, token_for
 from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Negotiated
 from dagfs.kernel.openings import OpenTable
+from dagfs.kernel.pulse import Pulse
 from dagfs.model import Commit
 from dagfs.supervisor.post import Post, Renew, run_worker
 
@@ -47,6 +48,8 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
 
     tables = service.tables
     shared = {"backings": tables.backings.fd, "openings": tables.openings.fd, "commits": tables.commits.fd}
+    if tables.pulse is not None:
+        shared["pulse"] = tables.pulse.fd
 
     def renew(post: Post) -> NoReturn:
         told: dict[str, Any] = {
@@ -86,7 +89,9 @@ def main(message: int) -> NoReturn:
     given = told["tables"]
     for fd in (post.fd, post.stacks, *given.values()):
         os.set_inheritable(fd, False)
-    tables = Tables(Table(given["backings"]), OpenTable(given["openings"]), CommitTable(commit, given["commits"]))
+    commits = CommitTable(commit, given["commits"])
+    pulse = Pulse(given["pulse"]) if "pulse" in given else None
+    tables = Tables(Table(given["backings"]), OpenTable(given["openings"]), commits, pulse)
     token = token_for(plan)
     formatter.hide(token.known)
     service = Service(plan, commit, token, tables)

@@ -43,6 +43,7 @@ from dagfs.kernel.protocol import (
     encode_statfs,
     error_reply,
 )
+from dagfs.kernel.pulse import Pulse
 from dagfs.model import Answer
 from dagfs.vfs.errnos import report
 from dagfs.vfs.seam import ROOT, FileSystem
@@ -105,9 +106,11 @@ class Session:
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
+        self.pulse: Pulse | None = None  # counts what is dispatched, where nobody can ask for PROBE
 
     def run(self) -> None:
         """Serve until the mount or its connection has ended, or the descriptor reads as at its end."""
+        serve = self._serve if self.pulse is None else self.pulse.around(self._serve)
         while True:
             try:
                 message = os.read(self._fd, BUFFER_SIZE)
@@ -119,7 +122,7 @@ class Session:
                 raise
             if not message:  # never from the device: its holder has put another in its place
                 return
-            self._serve(message)
+            serve(message)
 
     def drop_pages(self, node: int) -> None:
         """Have the kernel forget a file's bytes; in a thread of its own, since pages that are read are waited for."""
