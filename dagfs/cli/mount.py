@@ -61,6 +61,8 @@ from dagfs.model import RefKind, printable
     help="json: one object a line. DAGFS_LOG_FORMAT does the same.",
 )
 @click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
+@click.option("--source", default="", hidden=True)  # the two are mount.dagfs's
+@click.option("--noexec", is_flag=True, hidden=True)
 def mount(
     repo: str,
     mountpoint: str,
@@ -84,11 +86,14 @@ def mount(
     hold_while_open: bool,
     metrics: str | None,
     log_format: str,
+    source: str,
+    noexec: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
 
     REPO is owner/name or https://host/owner/name, with an optional @revision. The mount shows one commit until it is
-    unmounted, whatever is pushed meanwhile, unless --follow is given.
+    unmounted, whatever is pushed meanwhile, unless --follow is given. MOUNTPOINT may be /dev/fd/N: an open descriptor
+    of a mount that somebody else has made.
     """
     from dagfs.config import hub_host, places
     from dagfs.daemon import dvc_cache as dvc
@@ -96,6 +101,7 @@ def mount(
     from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
     from dagfs.hub.urls import parse_repo
+    from dagfs.kernel.passed import place_of
 
     reference, at = parse_repo(repo, hub_host(os.environ, host))
     if passthrough and (os.geteuid() != 0 or driver == "libfuse"):
@@ -111,9 +117,10 @@ def mount(
     if hold_while_open and not follow:
         raise click.UsageError("--hold-while-open needs --follow")
     _check_ways(dvc_remote, shared_cache, offline, absolute(mountpoint))
+    passed = _passed(mountpoint, driver, with_options=allow_other or noexec)
     plan = MountPlan(
         repo=reference,
-        mountpoint=absolute(mountpoint),
+        mountpoint=absolute((passed is not None and place_of(passed)) or mountpoint),
         places=places(os.environ, cache_dir),
         cache_bytes=cache_size,
         revision=revision,
@@ -132,10 +139,13 @@ def mount(
         shared_cache=shared_cache,
         metrics=metrics,
         log_format=log_format,
+        passed=passed,
+        source=source,
+        noexec=noexec,
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
-    outcome = detach(lambda herald: serve(plan, herald, foreground=False))
+    outcome = detach(lambda herald: serve(plan, herald, foreground=False), keep=passed)
     if outcome.error is not None:
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
@@ -155,6 +165,16 @@ def _check_ways(dvc_remote: str | None, shared_cache: str | None, offline: bool,
         if Path(url.removeprefix("file://")).resolve().is_relative_to(mountpoint):
             raise click.UsageError("--shared-cache lies inside the mount point: the mount would wait for itself")
     check_installed()
+
+
+def _passed(mountpoint: str, driver: str, *, with_options: bool) -> int | None:
+    """Give N of /dev/fd/N."""
+    from dagfs.kernel.passed import number_of
+
+    number = number_of(mountpoint)
+    if number is not None and (with_options or driver != "kernel"):
+        raise click.UsageError(f"{mountpoint} needs the kernel driver, and has the options of who mounted it")
+    return number
 
 
 def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -51,13 +52,13 @@ class Herald:
         return True
 
 
-def detach(daemon: Callable[[Herald], int]) -> Outcome:
-    """Run `daemon` in a session of its own and give back what it says of its start."""
+def detach(daemon: Callable[[Herald], int], keep: int | None = None) -> Outcome:
+    """Run `daemon` in a session of its own and give back what it says of its start. `keep`: a descriptor for it."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _become_daemon(daemon, writing)
+        _become_daemon(daemon, writing, {writing} if keep is None else {writing, keep})
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as pipe:
@@ -69,7 +70,7 @@ def detach(daemon: Callable[[Herald], int]) -> Outcome:
     return Outcome(*json.loads(said))
 
 
-def _become_daemon(daemon: Callable[[Herald], int], writing: int) -> NoReturn:
+def _become_daemon(daemon: Callable[[Herald], int], writing: int, kept: set[int]) -> NoReturn:
     """Fork again from a session of its own, so that neither a terminal nor a notebook's interrupt reaches it."""
     os.setsid()
     if os.fork():
@@ -78,8 +79,8 @@ def _become_daemon(daemon: Callable[[Herald], int], writing: int) -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    os.closerange(3, writing)
-    os.closerange(writing + 1, 65536)
+    for below, above in itertools.pairwise([2, *sorted(kept), 65536]):
+        os.closerange(below + 1, above)
     os.chdir("/")
     os.umask(0o077)
     os._exit(guarded(daemon, Herald(writing)))

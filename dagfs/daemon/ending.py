@@ -23,9 +23,12 @@ GRACE_SECONDS = 4.0
 def end(mountpoint: Path, places: Places) -> str:
     """Unmount `mountpoint` and wait for its daemon; open files do not hold it. Raises BadMountPoint."""
     registry = Registry(places.runtime)
+    passed = next((each for each in registry.states().values() if each.descriptor == str(mountpoint)), None)
+    mountpoint = Path(passed.mountpoint) if passed else mountpoint
     name = mount_id(mountpoint)
     state = registry.read(name)
-    mounted = is_ours(str(mountpoint))
+    elsewhere = state is not None and bool(state.descriptor)  # who has made the mount takes it off the tree
+    mounted = is_ours(str(mountpoint)) and not elsewhere
     if not mounted and (state is None or not alive(state)):
         registry.remove(name)
         raise BadMountPoint(_nothing_at(mountpoint, registry))
@@ -37,6 +40,8 @@ def end(mountpoint: Path, places: Places) -> str:
         registry.remove(name)
         forget(ledger_path(places, name))
         clear(registry.lock(name))
+    if elsewhere:
+        return f"the daemon of {mountpoint} has ended; who has made the mount takes it away"
     if is_ours(str(mountpoint)):
         raise DagfsError(f"{mountpoint} is still a mount point: there were two mounts; unmount it again")
     return f"{mountpoint} is unmounted"

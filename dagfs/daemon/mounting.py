@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.listener import listen
 from dagfs.daemon.logs import log_path, start_log
-from dagfs.daemon.notify import notify
+from dagfs.daemon.notify import notify, watchdog_seconds
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.daemon.resolving import resolve
 from dagfs.daemon.serving import Service, Tables, token_for
@@ -27,15 +28,21 @@ from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token
 from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
-from dagfs.kernel.mounting import check_fuse, check_mount_point, mount
+from dagfs.kernel.mounting import Mount, check_fuse, check_mount_point, mount
 from dagfs.kernel.openings import OpenTable
+from dagfs.kernel.passed import check_passed, name_of, take
+from dagfs.kernel.pulse import Pulse
 from dagfs.model import Commit
 from dagfs.store.ledger import forget
 from dagfs.store.spare import Spare
 from dagfs.supervisor.loop import Supervisor, signals_held
 from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
+from dagfs.supervisor.watch import PERIOD
 
 log = logging.getLogger(__name__)
+
+LOOKS_A_WATCHDOG = 4
+"""Looks of the watch in the time that systemd waits: one that comes late, or finds no answer yet, is no reason."""
 
 
 def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
@@ -44,8 +51,9 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     interpreter.keep_memory_private()
     log_file = log_path(plan.places.state, plan.id)
     formatter = start_log(None if foreground else log_file, plan.log_format)
-    check_fuse(plan.allow_other)
-    with claim(Registry(plan.places.runtime).lock(plan.id), lambda: check_mount_point(plan.mountpoint)):
+    if plan.passed is None:
+        check_fuse(plan.allow_other)
+    with claim(Registry(plan.places.runtime).lock(plan.id), lambda: _check_place(plan)):
         ledger = ledger_path(plan.places, plan.id)
         forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
         listener = listen(plan.metrics) if plan.metrics else None
@@ -58,7 +66,8 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
             if plan.driver == "libfuse":
                 status = _serve_libfuse(plan, commit, token, announcer, listener)
             else:
-                tables = Tables(Table(), OpenTable(), announcer.shown, Spare())
+                pulse = None if plan.passed is None else Pulse()
+                tables = Tables(Table(), OpenTable(), announcer.shown, Spare(), pulse)
                 service = Service(plan, commit, token, tables, listener)
                 status = _serve_kernel(service, announcer, renewal(service, foreground=foreground))
         finally:
@@ -94,6 +103,7 @@ class Announcer:
             log=str(log_file),
             cache=str(plan.places.cache),
             born=birth(os.getpid()),
+            descriptor="" if plan.passed is None else name_of(plan.passed),
         )
 
     @property
@@ -123,19 +133,29 @@ class Announcer:
     def lost(self) -> None:
         """The worker died; another will be started."""
         self._publish(self._state.changed(workers=(), state="recovering"))
+        notify("STATUS=recovering: a worker died and another starts")
 
     def failed(self, reason: str) -> None:
         """No other will be: the mount stays on the tree, dead, and its state tells why."""
         self._publish(self._state.changed(workers=(), state="failed", reason=reason))
         notify(f"STATUS=failed: {reason}")
 
-    def looked(self) -> None:
+    def renewing(self) -> None:
+        """The next worker will be of the code that is installed now; `ready` is the end of it."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        notify(f"RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=going on with the installed version")
+
+    def looked(self, *, serves: bool) -> None:
         """Now and then: publish anew what could not be written, or whose directory has gone with the login."""
+        if serves:
+            notify("WATCHDOG=1")
         if self._registry.read(self._name) != self._state:
             self._publish(self._state)
 
-    def ended(self) -> None:
+    def ending(self) -> None:
         notify("STOPPING=1")
+
+    def ended(self) -> None:
         try:
             if self._state.state == "failed":
                 self._registry.socket(self._name).unlink(missing_ok=True)
@@ -160,7 +180,7 @@ def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:
     plan = service.plan
     unwanted = Feature(0) if plan.passthrough else Feature.PASSTHROUGH
     with signals_held():
-        connection = mount(str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other)
+        connection = _connect(plan, service.tables.pulse)
         try:
             negotiated = negotiate(connection.fd, unwanted)
         except BaseException:
@@ -168,7 +188,23 @@ def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:
             raise
         if plan.passthrough and not negotiated.has(Feature.PASSTHROUGH):
             log.warning("this kernel has no passthrough (Linux 6.9): large files are read through the daemon")
-        return Supervisor(connection, negotiated, Jobs(work, renew), announcer).run()
+        watchdog = watchdog_seconds(os.environ, os.getpid())
+        period = PERIOD if watchdog is None else min(PERIOD, watchdog / LOOKS_A_WATCHDOG)
+        return Supervisor(connection, negotiated, Jobs(work, renew), announcer, period).run()
+
+
+def _check_place(plan: MountPlan) -> None:
+    if plan.passed is None:
+        check_mount_point(plan.mountpoint)
+    else:
+        check_passed(plan.passed)
+
+
+def _connect(plan: MountPlan, pulse: Pulse | None) -> Mount:
+    if plan.passed is not None:
+        return take(plan.passed, pulse)
+    source = plan.source or str(plan.repo)
+    return mount(str(plan.mountpoint), source, allow_other=plan.allow_other, noexec=plan.noexec)
 
 
 def _serve_libfuse(
@@ -176,7 +212,9 @@ def _serve_libfuse(
 ) -> int:
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
+    notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
     with worker_rooms(plan, commit, token, listener=listener) as core:
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
+        announcer.ending()
     return 0

@@ -1,4 +1,4 @@
-"""Tell systemd how the service fares (sd_notify's datagram protocol): ready, status, stopping."""
+"""Tell systemd how the service fares (sd_notify's datagram protocol): ready, reloading, stopping, status, watchdog."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def notify(message: str, environment: Mapping[str, str] = os.environ) -> bool:
     except OSError:
         return False
     return True
+
+
+def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
+    """Give how long systemd waits for WATCHDOG=1 before it restarts this service; None when it does not wait at all."""
+    if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dagfs.config import Places
 from dagfs.kernel.mountinfo import is_ours
+from dagfs.kernel.passed import name_of, number_of
 from dagfs.model import RefKind, RepoRef
 
 LINKS_MAX = 40  # as the kernel's own
@@ -21,7 +22,8 @@ class MountPlan:
 
     `dvc_remote`: the remote of `.dvc/config` to ask before the hub's API; `shared_cache`: the URL of the tier that
     machines share. `follow`: seconds between two questions for the branch's commit, None for one commit as long as it
-    is mounted.
+    is mounted. `passed`: the descriptor of a mount that somebody else has made; `mountpoint` then is its place, or its
+    name. `source`: what the mount table shows instead of the repository's URL.
     """
 
     repo: RepoRef
@@ -44,6 +46,9 @@ class MountPlan:
     shared_cache: str | None = None
     metrics: str | None = None  # HOST:PORT
     log_format: str = "text"
+    passed: int | None = None
+    source: str = ""
+    noexec: bool = False
 
     @property
     def id(self) -> str:
@@ -68,8 +73,10 @@ def mount_id(mountpoint: Path) -> str:
 def absolute(mountpoint: str | Path) -> Path:
     """Give a path as the mount table has it: without links, relative names and dots.
 
-    From a dagfs mount on, nothing is looked at: it may be dead, or its hub slow.
+    From a dagfs mount on, nothing is looked at: it may be dead, or its hub slow. The name of a descriptor stays.
     """
+    if (number := number_of(str(mountpoint))) is not None:
+        return Path(name_of(number))
     wanted = Path(mountpoint).expanduser()
     if not wanted.is_absolute():
         wanted = Path.cwd() / wanted

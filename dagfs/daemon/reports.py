@@ -39,7 +39,7 @@ def _report(registry: Registry, name: str, state: MountState, question: str) -> 
             registry.remove(name)
             return None
         return report | {"state": "failed" if state.state == "failed" else "dead", "workers": ()}
-    if state.state == "serving" and not is_ours(state.mountpoint):
+    if state.state == "serving" and not state.descriptor and not is_ours(state.mountpoint):
         return report | {"state": "ending"}  # unmounted by somebody else; files are open, or it is about to end
     try:
         return report | next(ask(registry.socket(name), {"op": question}, ANSWER_SECONDS))

@@ -17,6 +17,7 @@ from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated
 from dagfs.kernel.openings import Openings, OpenTable
 from dagfs.kernel.protocol import Owner
+from dagfs.kernel.pulse import Pulse
 from dagfs.kernel.session import Opening, Session
 from dagfs.model import Commit
 from dagfs.store.spare import Spare
@@ -25,12 +26,13 @@ from dagfs.supervisor.post import Ready
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a mount's workers hand on to each other, in memory that they share."""
+    """What a mount's workers hand on to each other, in memory that they share. `pulse`: for a passed mount."""
 
     backings: Table
     openings: OpenTable
     commits: CommitTable
     spare: Spare
+    pulse: Pulse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Service:
             owner = Owner(os.getuid(), os.getgid())
             session = Session(fd, core.fs, agreed, owner, Opening(backings, following))
             core.observe("kernel", session.counts)
+            session.pulse = tables.pulse
             core.drop_pages = session.drop_pages
             core.waiting = session.waiting
             with follow(plan, core, following, openings, ready):

@@ -19,7 +19,8 @@ class MountState:
 
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
     serving, recovering, failed (`reason` says why); who reads it may find that it is unresponsive, ending or dead.
-    `born` is the start time of `pid` in clock ticks: a reused pid does not deceive.
+    `born` is the start time of `pid` in clock ticks: a reused pid does not deceive. `descriptor`: /dev/fd/N, where the
+    mount was made by somebody else and passed so; `mountpoint` is the same where it cannot be seen.
     """
 
     mountpoint: str
@@ -37,6 +38,7 @@ class MountState:
     cache: str
     born: int
     reason: str = ""
+    descriptor: str = ""
 
     def changed(self, **fields: Any) -> MountState:
         return replace(self, **fields)
@@ -88,7 +90,7 @@ class Registry:
 
 def holding(states: Iterable[MountState], path: Path) -> MountState | None:
     """Give the mount that a path, made absolute, lies in; None when it lies in none."""
-    holders = [state for state in states if path.is_relative_to(state.mountpoint)]
+    holders = [state for state in states if path.is_relative_to(state.mountpoint) or str(path) == state.descriptor]
     return max(holders, key=lambda state: len(state.mountpoint), default=None)
 
 

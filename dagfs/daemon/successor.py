@@ -25,6 +25,7 @@ from dagfs.daemon.serving import Service, Tables, token_for
 from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Negotiated
 from dagfs.kernel.openings import OpenTable
+from dagfs.kernel.pulse import Pulse
 from dagfs.model import Commit
 from dagfs.store.spare import Spare
 from dagfs.supervisor.post import Post, Renew, run_worker
@@ -54,6 +55,8 @@ def renewal(service: Service, *, foreground: bool) -> Renew:
         "commits": tables.commits.fd,
         "spare": tables.spare.fd,
     }
+    if tables.pulse is not None:
+        shared["pulse"] = tables.pulse.fd
     if service.listener is not None:
         shared["metrics"] = service.listener.fileno()
 
@@ -99,6 +102,7 @@ def main(message: int) -> NoReturn:
         OpenTable(given["openings"]),
         CommitTable(commit, given["commits"]),
         Spare(given["spare"]),
+        Pulse(given["pulse"]) if "pulse" in given else None,
     )
     token = token_for(plan)
     formatter.hide(token.known)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from dagfs.errors import AlreadyMounted, BadMountPoint, MountPointMissing, MountPointNotEmpty, NoFuse, NoFusermount
 from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead, mount_points
+from dagfs.kernel.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ FUSERMOUNT = "fusermount3"
 MTAB = "/etc/mtab"  # fusermount3 mounts without it, but then refuses to unmount
 SUBTYPE = FILE_SYSTEM.partition(".")[2]
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOATIME = 1, 2, 4, 1024
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 1, 2, 4, 8, 1024
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 
 FUSE_DEV_IOC_CLONE = 0x8004E500  # _IOR(229, 0, uint32_t)
@@ -34,11 +35,15 @@ FUSERMOUNT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mounted, not yet negotiated connection. `connection` is its number in the kernel, None when unknown."""
+    """A mounted, not yet negotiated connection. `connection` is its number in the kernel, None when unknown.
+
+    `pulse`: that of its dispatcher, where there is no path to ask it by.
+    """
 
     fd: int
     path: str
     connection: int | None
+    pulse: Pulse | None = None
 
     def end(self) -> bool:
         """Take it off the tree, in use or not, and tell whether the connection has ended for whoever waits on it.
@@ -107,10 +112,13 @@ def check_fuse(allow_other: bool = False) -> None:
         raise NoFuse("--allow-other needs the line `user_allow_other` in /etc/fuse.conf, or root")
 
 
-def mount(path: str, source: str, *, allow_other: bool = False) -> Mount:
+def mount(path: str, source: str, *, allow_other: bool = False, noexec: bool = False) -> Mount:
     """Mount on a checked path; `source` is what the mount table shows. Raises NoFuse, BadMountPoint."""
     check_fuse(allow_other)
-    fd = _mount_as_root(path, source, allow_other) if os.geteuid() == 0 else _mount_as_user(path, source, allow_other)
+    if os.geteuid() == 0:
+        fd = mount_as_root(path, source, allow_other, noexec)
+    else:
+        fd = _mount_as_user(path, source, allow_other, noexec)
     present = find_mount(path)
     return Mount(fd, path, present.connection if present else None)
 
@@ -160,14 +168,17 @@ def others_allowed() -> bool:
         return False
 
 
-def _mount_as_root(path: str, source: str, allow_other: bool) -> int:
+def mount_as_root(
+    path: str, source: str, allow_other: bool, noexec: bool = False, owner: tuple[int, int] = (0, 0)
+) -> int:
+    """Mount for `owner`, a uid and gid, and give the descriptor that whoever serves it needs. Raises as `mount`."""
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise NoFuse(f"{DEVICE} cannot be opened: {error.strerror}") from error
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions"
+    options = f"fd={fd},rootmode=40000,user_id={owner[0]},group_id={owner[1]},default_permissions"
     options += ",allow_other" if allow_other else ""
-    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME | (MS_NOEXEC if noexec else 0)
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = (os.fsencode(source), os.fsencode(path), FILE_SYSTEM.encode(), ctypes.c_ulong(flags), options.encode())
     if libc.mount(*arguments) == 0:
@@ -179,10 +190,10 @@ def _mount_as_root(path: str, source: str, allow_other: bool) -> int:
     raise BadMountPoint(f"{path} cannot be mounted on: {os.strerror(number)}")
 
 
-def _mount_as_user(path: str, source: str, allow_other: bool) -> int:
+def _mount_as_user(path: str, source: str, allow_other: bool, noexec: bool) -> int:
     escaped = source.replace("\\", "\\\\").replace(",", "\\,")
     options = f"ro,nosuid,nodev,noatime,default_permissions,fsname={escaped},subtype={SUBTYPE}"
-    options += ",allow_other" if allow_other else ""
+    options += (",allow_other" if allow_other else "") + (",noexec" if noexec else "")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         _fusermount("-o", options, "--", path, channel=theirs.fileno())

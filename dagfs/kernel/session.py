@@ -44,6 +44,7 @@ from dagfs.kernel.protocol import (
     encode_statfs,
     error_reply,
 )
+from dagfs.kernel.pulse import Pulse
 from dagfs.kernel.waiting import Waiting
 from dagfs.model import Answer
 from dagfs.vfs.errnos import report
@@ -109,6 +110,7 @@ class Session:
         self.waiting = Waiting()
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
+        self.pulse: Pulse | None = None  # counts what is dispatched, where nobody can ask for PROBE
 
     def run(self) -> None:
         """Serve until the mount or its connection has ended, or the descriptor reads as at its end."""
@@ -119,6 +121,7 @@ class Session:
             self._killed.stop()
 
     def _read_on(self) -> None:
+        serve = self._serve if self.pulse is None else self.pulse.around(self._serve)
         while True:
             try:
                 message = os.read(self._fd, BUFFER_SIZE)
@@ -130,7 +133,7 @@ class Session:
                 raise
             if not message:  # never from the device: its holder has put another in its place
                 return
-            self._serve(message)
+            serve(message)
 
     def drop_pages(self, node: int) -> None:
         """Have the kernel forget a file's bytes; in a thread of its own, since pages that are read are waited for."""

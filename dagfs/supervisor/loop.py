@@ -43,8 +43,14 @@ class Observer(Protocol):
     def failed(self, reason: str) -> None:
         """No other will be: programs get ENOTCONN."""
 
-    def looked(self) -> None:
-        """Nothing has happened for a period."""
+    def renewing(self) -> None:
+        """The next worker will be of the code that is installed now."""
+
+    def looked(self, *, serves: bool) -> None:
+        """A period is over; `serves`: the worker has answered in it, or nobody waits for it."""
+
+    def ending(self) -> None:
+        """The mount is about to end."""
 
 
 class Supervisor:
@@ -77,6 +83,7 @@ class Supervisor:
         self._oom_kills = 0  # when the worker was started
         self._recovers = True  # a worker's death leaves no request behind that nobody answers
         self._started = False  # a worker has been started once
+        self._serves = False  # the worker that runs is ready
         self._served = False  # a worker has been ready once
         self._given_up = False  # after it has served
         self._renewed = False  # workers run the code that is installed now, not that of this process
@@ -92,6 +99,7 @@ class Supervisor:
             try:
                 status = self._supervise()
             finally:
+                self._observer.ending()
                 self._end_worker(told=self._abort() if self._given_up else self._mount.end())
                 os.close(self._mount.fd)  # the last holder of the descriptor: whatever still waits gets ENOTCONN
                 self._watch.end()
@@ -135,8 +143,10 @@ class Supervisor:
             os.kill(self._worker, signal.SIGKILL)
         if now >= self._look_at:
             self._look_at = now + self._period
-            self._observer.looked()
-            if self._worker and not self._stuck and self._watch.look():
+            watched = self._worker and not self._stuck
+            stuck = watched and self._watch.look()
+            self._observer.looked(serves=bool(watched and self._serves and self._watch.served))
+            if stuck:
                 self._end_stuck()
 
     def _patience(self) -> float:
@@ -149,7 +159,7 @@ class Supervisor:
         return max(0.0, min(due) - time.monotonic())
 
     def _ready(self) -> None:
-        self._served = True
+        self._serves = self._served = True
         self._restarts.ready(time.monotonic())
         self._observer.ready()
 
@@ -160,7 +170,7 @@ class Supervisor:
         fd = self._descriptor()
         self._watch.begin()
         self._oom_kills = oom_kills()
-        self._stuck = False
+        self._serves = self._stuck = False
         self._kill_at = None
         post = Post(fd, self._watch.stacks, os.getpid(), self._negotiated)
         self._worker = os.fork()
@@ -188,6 +198,7 @@ class Supervisor:
             return
         log.info("%s: going on with the code that is installed now", RENEW.name)
         self._renewed = True
+        self._observer.renewing()
         if self._worker:
             os.kill(self._worker, signal.SIGTERM)
             self._kill_at = time.monotonic() + GRACE

@@ -2,6 +2,7 @@
 
 The supervisor itself never touches the mount: it would wait with everybody else. A process of its own, the asker, puts
 a question to the mount again and again; the two share a few bytes of memory in which it notes question and answer.
+A mount that somebody else has made may have no path here: then the dispatcher's pulse takes the asker's place.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ _NOTES = struct.Struct("=QQ")  # questions put, questions answered
 
 
 class Watch:
-    """Watches one mount for a supervisor, whose single thread calls everything here."""
+    """Watches one mount for a supervisor, whose single thread calls everything here.
+
+    `served`: the last look has found an answer, or that nobody waits.
+    """
 
     def __init__(self, mount: Mount, period: float, libc: ctypes.CDLL) -> None:
+        self.served = False
         self.stacks = os.memfd_create("dagfs-stacks")
         self.last_answer = time.monotonic()  # when the worker was last known not to owe one
+        self._pulse = mount.pulse  # looked at instead of an asker's notes
         self._mount = mount
         self._period = period
         self._libc = libc
@@ -53,11 +59,14 @@ class Watch:
 
     def look(self) -> bool:
         """Tell whether the worker is stuck. To be called once a period."""
-        if not self._asker:
+        self.served = False
+        if self._pulse is None and not self._asker:
             self._send_asker()
             return False
-        notes = _NOTES.unpack(self._notes[:])
-        if notes[0] == notes[1] or notes != self._seen or _stopped(self._asker):
+        notes = _NOTES.unpack(self._notes[:]) if self._pulse is None else self._pulse.notes(self._mount.fd)
+        nothing_owed = notes[0] == notes[1]
+        self.served = notes[1] != self._seen[1] or (nothing_owed and self._pulse is not None)
+        if nothing_owed or notes != self._seen or _stopped(self._asker):
             self._seen = notes
             self._excuse()
             return False
@@ -111,14 +120,14 @@ class Watch:
     def _ask(self) -> NoReturn:
         asked = 0
         while True:
+            asked += 1
             if self._mount.reachable:  # not what lies over it: it has its own reasons to be slow
-                asked += 1
                 _NOTES.pack_into(self._notes, 0, asked, asked - 1)
                 try:
                     os.getxattr(self._mount.path, PROBE)
                 except OSError:  # any answer is one
                     pass
-                _NOTES.pack_into(self._notes, 0, asked, asked)
+            _NOTES.pack_into(self._notes, 0, asked, asked)
             time.sleep(self._period)
 
 

@@ -49,7 +49,13 @@ class Watching:
     def failed(self, reason: str) -> None:
         pass
 
-    def looked(self) -> None:
+    def renewing(self) -> None:
+        pass
+
+    def looked(self, *, serves: bool) -> None:
+        pass
+
+    def ending(self) -> None:
         pass
 
 

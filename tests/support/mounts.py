@@ -254,7 +254,13 @@ class Telling:
     def failed(self, reason: str) -> None:
         _send(self.control, {"failed": reason})
 
-    def looked(self) -> None:
+    def renewing(self) -> None:
+        pass
+
+    def looked(self, *, serves: bool) -> None:
+        pass
+
+    def ending(self) -> None:
         pass
 
 
