@@ -13,8 +13,9 @@ from typing import TypeVar
 from dagfs.answers import settle
 from dagfs.errors import RemoteUnavailable
 from dagfs.model import Answer, Entry
+from dagfs.tree.builder import name_bytes
 from dagfs.tree.columns import Columns
-from dagfs.tree.listing import SLOT_BITS, Listing
+from dagfs.tree.listing import SLOT_BITS, Listing, Place
 from dagfs.tree.numbers import NumberBook, Recent
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.workers import Job, Workers
@@ -71,6 +72,20 @@ class Listings:
     def of_path(self, path: str) -> Listing | None:
         with self._lock:
             return self._held.get(path)
+
+    def known(self, path: str) -> Place | None:
+        """Find a path in the listings at hand, without disk or network."""
+        directory, _, name = path.rpartition("/")
+        listing = self.of_path(directory)
+        raw = name_bytes(name)
+        position = -1 if listing is None or raw is None else listing.find(raw)
+        return None if listing is None or position < 0 else Place(listing, position)
+
+    def learn(self, place: Place, size: int) -> None:
+        """Keep a file's size, in bytes, that was found out elsewhere."""
+        place.rows.learn(place.position, size)
+        if isinstance(place.rows, Listing):
+            self.save(place.rows)
 
     def call_by(self, node: int, listing: Listing) -> None:
         """Let `of_node` find the listing by this id of its directory."""
