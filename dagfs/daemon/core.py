@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.versions import Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
@@ -49,17 +51,29 @@ class Followed:
 class Core:
     """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
-    def __init__(self, plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> None:
+    def __init__(
+        self,
+        plan: MountPlan,
+        commit: Commit,
+        token: Token,
+        followed: Followed | None = None,
+        session: str | None = None,
+    ) -> None:
+        """`session` names one mount's life, over all of its workers and commits."""
         self._plan = plan
+        self._session = session or secrets.token_hex(8)
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics)
         self.source: HubSource | OfflineSource = (
             OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
         )
-        self.fetcher = Fetcher(self.source, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.workers = Workers()
+        versions = Versions(self.store, lambda job: self.workers.submit(job, background=True))
+        self.fetcher = Fetcher(
+            self.source, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
+        )
+        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
         self.ledger = Ledger(ledger_path(plan.places, plan.id))
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
@@ -94,7 +108,8 @@ class Core:
         return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
 
     def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
-        pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
+        plan = self._plan
+        pinned = Pinned(plan.repo, commit, plan.subdir, mount, ordinal, self._session, plan.offline)
         return Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
 
     def _rooms(self, tree: Tree) -> Rooms:

@@ -43,7 +43,7 @@ class Service:
         """Serve the device; `takes_over`: another worker did before."""
         plan, tables = self.plan, self.tables
         followed = Followed(tables.commits, takes_over) if plan.follow else None
-        with worker_rooms(plan, self.commit, self.token, followed) as core:
+        with worker_rooms(plan, self.commit, self.token, followed, tables.commits.session) as core:
             through = agreed.has(Feature.PASSTHROUGH)
             backings = Backings(fd, tables.backings, takes_over=takes_over) if through else None
             openings = Openings(tables.openings) if plan.hold_while_open else None

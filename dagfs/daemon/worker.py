@@ -26,10 +26,12 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None) -> Iterator[Core]:
+def worker_rooms(
+    plan: MountPlan, commit: Commit, token: Token, followed: Followed | None = None, session: str | None = None
+) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
-    core = Core(plan, commit, token, followed)
+    core = Core(plan, commit, token, followed, session)
     try:
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}

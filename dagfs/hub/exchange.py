@@ -61,11 +61,13 @@ class Lane(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A GET. `span`: the bytes of the file that are wanted, None for all."""
+    """A GET. `span`: the bytes of the file that are wanted, None for all. `signs`: the token is not shown as such but
+    signs the request, as S3 has it."""
 
     url: str
     lane: Lane
     span: Span | None = None
+    signs: bool = False
 
 
 class Loop(Protocol):

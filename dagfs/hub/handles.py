@@ -8,6 +8,7 @@ from typing import Any
 import pycurl
 
 from dagfs import __version__
+from dagfs.hub import sigv4
 from dagfs.hub.exchange import Exchange, Lane
 from dagfs.hub.network import Network
 
@@ -30,6 +31,7 @@ KEPT_HANDLES = 64
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT of that name, which pycurl does not spell: a proxy's answer is not the hub's
 _ENCODINGS = {Lane.LISTING: "Accept-Encoding: gzip", Lane.RAW: "Accept-Encoding: identity"}
 _BUFFER_BYTES = 128 << 10
+_SIGNED = object()
 
 
 class Handles:
@@ -56,7 +58,10 @@ class Handles:
         if self._idle_seconds != handle.idle_seconds:
             handle.setopt(pycurl.MAXAGE_CONN, self._idle_seconds)
             handle.idle_seconds = self._idle_seconds
-        if token != handle.token:
+        if exchange.request.signs and token:
+            handle.setopt(pycurl.HTTPHEADER, [*sigv4.headers(exchange.url, token), _ENCODINGS[self._lane]])
+            handle.token = _SIGNED  # not a token of the next transfer's
+        elif token != handle.token:
             authorization = [f"Authorization: Bearer {token}"] if token else []
             handle.setopt(pycurl.HTTPHEADER, [*authorization, _ENCODINGS[self._lane]])
             handle.token = token

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from dagfs.answers import settle
 from dagfs.errors import RemoteUnavailable
-from dagfs.model import Answer, Entry
+from dagfs.model import Answer, Entry, in_a_bucket
 from dagfs.tree.builder import name_bytes
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import SLOT_BITS, Listing, Place
@@ -98,6 +98,7 @@ class Listings:
     def get(self, directory: Entry, *, sized: bool = False, background: bool = False) -> Answer[Listing]:
         """Give a directory's listing, with all sizes that the hub knows if `sized`. One request, however many ask."""
         path = directory.path
+        sized = sized or in_a_bucket(path)  # where sizes come along
         with self._lock:
             held = self._held.get(path)
             if held is not None and (held.asked_sizes or not sized):

@@ -76,7 +76,9 @@ class Singles:
         outcome: Future[Place] = Future()
         settle(outcome, lambda: self._describe(path))
         absent = isinstance(outcome.exception(), NotFound)
-        confirm = absent and directory.versioning is Versioning.GIT  # only the listing names a submodule
+        # Only the listing names a submodule; where it is at hand, it was asked before the hub.
+        listed = self._listings.of_path(directory.path) is not None
+        confirm = absent and directory.versioning is Versioning.GIT and not listed
         with self._lock:
             del self._asking[path]
             if absent and not confirm:

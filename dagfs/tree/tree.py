@@ -11,18 +11,20 @@ from dagfs.answers import settle, then, wait
 from dagfs.errors import ContentChanged, DagfsError, NotADirectory, RemoteUnavailable, Stalled
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of
+from dagfs.model import STORAGES, Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, in_storages
 from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, child, inode_of
 from dagfs.tree.listings import Listings
 from dagfs.tree.numbers import BOOK_BITS, NumberBook, Values
 from dagfs.tree.refused import Refused
 from dagfs.tree.remote import Remote
-from dagfs.tree.shelf import Shelf
+from dagfs.tree.shelf import Shelf, Shelves
 from dagfs.tree.singles import Singles
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
 
 log = logging.getLogger(__name__)
+
+_STORAGES = STORAGES.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,16 @@ class Pinned:
     """What is mounted. `root_path`: the directory of the repository that is the mount's root, "" for all of it.
     `mount`: tells the node ids of mounts that share a store apart; the same after a restart of one mount's worker.
     `ordinal`: stands in bits 48 to 63 of every node id but the root's, where a mount shows one commit after another;
-    0 where it shows one only."""
+    0 where it shows one only. `snapshot`: names what the mount sees of buckets: the same for all its commits and
+    workers. `offline`: what it has not listed of them is as the last mount saw it."""
 
     repo: RepoRef
     commit: Commit
     root_path: str = ""
     mount: str = ""
     ordinal: int = 0
+    snapshot: str = ""
+    offline: bool = False
 
 
 class Tree:
@@ -54,11 +59,11 @@ class Tree:
         """`values` may lose what it has; `ledger` keeps the node ids for as long as a kernel may remember them."""
         self.pinned = pinned
         self._metrics = metrics
-        self._remote = Remote(source, pinned.commit, pinned.root_path, metrics)
+        self._remote = Remote(source, pinned.commit, pinned.root_path, pinned.snapshot, metrics)
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
         self._book = _book(values if ledger is None else ledger, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
-        shelf = Shelf(values, name)
+        shelf = Shelf(values, Shelves(name, f"buckets/{pinned.repo}", pinned.snapshot, pinned.offline))
         self._listings = Listings(self._remote.columns, shelf, self._book, workers)
         self._singles = Singles(self._remote, self._listings, shelf, self._book, workers)
         self._walks = WalkAhead()
@@ -105,7 +110,7 @@ class Tree:
         """Find a child of a directory. Raises NotFound, NotADirectory."""
         listing = self._listings.of_node(parent)
         if listing is not None:
-            return child(listing, name)
+            return self._child(listing, name)
         return then(self.place(parent), lambda place: self._lookup_in(place, name))
 
     def place(self, node: int) -> Answer[Place]:
@@ -192,8 +197,11 @@ class Tree:
         ordinal = parent.columns.directories_before(here.position)
         count = self._walks.visited(parent.directory.path, ordinal)
         for position in parent.columns.directories_after(here.position, count):
+            sibling = parent.entry(position)
+            if in_storages(sibling.path) and not in_storages(parent.directory.path):
+                continue  # nobody has looked there
             self._metrics.add("tree.listed_ahead")
-            self._listings.get(parent.entry(position), sized=sized, background=True)
+            self._listings.get(sibling, sized=sized, background=True)
 
     def hidden(self) -> tuple[int, list[str]]:
         """Count the names that no file system can show, in the listings at hand, and give some of them."""
@@ -214,10 +222,16 @@ class Tree:
 
         def step(listing: Listing | None) -> Answer[Place]:
             if listing is not None:
-                return child(self._named(node, listing), name)
+                return self._child(self._named(node, listing), name)
             return self._singles.ask(directory, name)
 
         return then(self._listings.recall(directory), step)
+
+    def _child(self, listing: Listing, name: bytes) -> Answer[Place]:
+        """Find a name in a listing, or what is there without being listed: the connected buckets, by their own name."""
+        if name != _STORAGES or listing.directory.path or listing.find(name) >= 0:
+            return child(listing, name)
+        return self._singles.ask(listing.directory, name)
 
     def _named(self, node: int, listing: Listing) -> Listing:
         self._listings.call_by(node, listing)

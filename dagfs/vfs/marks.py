@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from dagfs.model import Versioning, etag_of
 from dagfs.tree.listing import Place
 from dagfs.tree.numbers import Recent
 
@@ -38,7 +39,7 @@ class Marks:
         self.failures = Failures()
         self._values: dict[bytes, Callable[[Place], bytes | None]] = {
             PREFIX + b"commit": lambda _: self._commit,
-            PREFIX + b"hash": lambda place: place.entry.hash.encode("utf-8", "replace"),
+            PREFIX + b"hash": lambda place: _hash(place).encode("utf-8", "replace"),
             PREFIX + b"versioning": lambda place: place.entry.versioning.name.lower().encode(),
             PREFIX + b"cached": lambda place: b"1" if cached(place) else b"0",
             PREFIX + b"error": lambda place: self.failures.get(place.node),
@@ -53,3 +54,8 @@ class Marks:
         """Give the attributes of a path; `.error` is there only after a failure."""
         failed = self.failures.get(node) is not None
         return [name for name in self._values if failed or name != PREFIX + b"error"]
+
+
+def _hash(place: Place) -> str:
+    entry = place.entry
+    return etag_of(entry) if entry.versioning is Versioning.BUCKET else entry.hash
