@@ -14,6 +14,7 @@ from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.renewal import Renewal
 from dagfs.fetch.versions import Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
@@ -69,11 +70,12 @@ class Core:
             OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
         )
         self.workers = Workers()
-        versions = Versions(self.store, lambda job: self.workers.submit(job, background=True))
+        versions = Versions(plan.repo, self.store, lambda job: self.workers.submit(job, background=True))
         self.fetcher = Fetcher(
             self.source, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
         )
-        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved)
+        loader = self.fetcher if plan.offline else Renewal(self.fetcher, self.store, versions, self.metrics)
+        self.cache = Cache(self.store, loader, self.metrics, self._disproved)
         self.ledger = Ledger(ledger_path(plan.places, plan.id))
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
