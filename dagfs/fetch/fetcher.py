@@ -219,7 +219,7 @@ class Fetcher:
         if delay is None:
             given_up = error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error))
             if isinstance(error, IntegrityError) and job.content.entry.versioning is Versioning.BUCKET:
-                given_up = ContentChanged(str(error))  # another size, each time: it is another object now
+                given_up = ContentChanged(f"it has changed in the bucket: {error}")  # another size, each time
             for ended in (job, *(self._hopeless(now) if isinstance(error, RemoteError) else ())):
                 self._finish(ended, given_up)
             return

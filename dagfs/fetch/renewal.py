@@ -77,7 +77,6 @@ class Renewal:
 
     def _give(self, content: Content, earlier: Content, span: Span | None, sink: LoadSink, found: Stored) -> bool:
         size = found.size
-        self._versions.adopt(content, earlier)
         if size <= WHOLE_MAX and span is None:
             data = found.read(0, size)
             proof = prove(content, data)
@@ -90,6 +89,7 @@ class Renewal:
             sink.sized(size)
             for (start, _), piece in zip(_steps(wanted, size), pieces, strict=True):
                 sink.piece(start, piece)
+        self._versions.adopt(content, earlier)  # now, as loads that begin after it look for nothing earlier
         self._metrics.add("fetch.renewed")
         return True
 

@@ -45,7 +45,7 @@ class Versions:
         if content.entry.versioning is not Versioning.BUCKET or not tag:
             return
         if tag != (etag_of(content.entry) or self._known(content.key) or self._begin(content, tag)):
-            raise ContentChanged(f"{content.entry.path} has changed since it was listed, or first read")
+            raise ContentChanged(f"{content.entry.path} has changed in the bucket since it was listed, or first read")
         with self._lock:
             if content.key in self._asked:
                 self._asked[content.key] = True
