@@ -97,7 +97,8 @@ class ContentId(NamedTuple):
     md5       MD5 of the bytes: what DVC names, and what the store keeps whole files by
     git       git's blob id: sha1 of "blob SIZE\\0" and the bytes
     location  sha256 of (repository, commit, path): identity of last resort, sound because a commit never changes
-    object    sha256 of (repository, bucket path, size and ETag as far as known): an unversioned object
+    object    sha256 of (repository, bucket path, size, ETag): an unversioned object, where its ETag is not known with
+              the mark of the snapshot that it was listed in instead: another listing may mean other bytes
     """
 
     scheme: str
@@ -107,11 +108,28 @@ class ContentId(NamedTuple):
         return f"{self.scheme}:{self.digest}"
 
 
+STORAGES = ".dagshub"
+"""Where connected buckets are shown, as the DagsHub client does: at STORAGES/storage/PROTOCOL/BUCKET."""
+
+_MERGED_DEPTH = 3
+"""Names of STORAGES/storage/PROTOCOL: down to it, a directory may have files of git beside the buckets."""
+
+
+def in_storages(path: str) -> bool:
+    return path == STORAGES or path.startswith(f"{STORAGES}/")
+
+
+def in_a_bucket(path: str) -> bool:
+    """Tell whether a path belongs to no commit, but to a bucket alone."""
+    return path.startswith(f"{STORAGES}/storage/") and path.count("/") >= _MERGED_DEPTH
+
+
 class Entry(NamedTuple):
     """A path of a commit, as the hub describes it. A tuple: half a million of them are made for one listing.
 
     `path` is relative to the repository's root, "" for the root. `hash` is the hub's word and opaque unless
-    `versioning` is DVC, where it is the MD5 of the content. `size` in bytes; None while unknown.
+    `versioning` is DVC, where it is the MD5 of the content, or BUCKET, where it is the object's ETag, or the mark of
+    the snapshot that it was listed in. `size` in bytes; None while unknown.
     """
 
     path: str
@@ -150,7 +168,10 @@ _is_sha1 = re.compile("[0-9a-fA-F]{40}").fullmatch
 
 
 def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
-    """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit."""
+    """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit, or what the
+    listing of a bucket said of it."""
+    if entry.versioning is Versioning.BUCKET:
+        return Content(_object(repo, entry), entry, None, entry.size, commit)
     if entry.versioning is Versioning.DVC and _is_md5(entry.hash):
         md5 = ContentId("md5", entry.hash.lower())
         return Content(md5, entry, md5, entry.size, commit)
@@ -161,3 +182,21 @@ def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
 def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
     where = "\0".join((repo.host, repo.owner, repo.name, commit.sha, entry.path))
     return ContentId("location", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+def _object(repo: RepoRef, entry: Entry) -> ContentId:
+    where = "\0".join((repo.host, repo.owner, repo.name, entry.path, str(entry.size), entry.hash))
+    return ContentId("object", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+_MARK = "~"
+
+
+def snapshot_mark(snapshot: str) -> str:
+    """Give what stands for the ETag of an object whose listing told none."""
+    return f"{_MARK}{snapshot}"
+
+
+def etag_of(entry: Entry) -> str:
+    """Give the ETag that an object was listed with, "" when none was told."""
+    return "" if entry.hash.startswith(_MARK) or entry.versioning is not Versioning.BUCKET else entry.hash

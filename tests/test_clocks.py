@@ -17,6 +17,7 @@ ALLOWED = {
     "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
     "hub/probe.py": "compares this machine's clock with the hub's, for `dagfs doctor`",
     "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
+    "hub/sigv4.py": "a signature names its time, and the hub compares it with its own",
     "store/lookup.py": "compared with the times of files, which are wall times",
     "store/layout.py": "names this run of the machine, where the kernel does not",
 }

@@ -48,6 +48,9 @@ class BorrowingSource:
     def describe(self, commit: Commit, path: str, *, sized: bool) -> Entry:
         return self._inner.describe(commit, path, sized=sized)
 
+    def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
+        return self._inner.below(commit, directory)
+
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
         md5 = entry.hash.lower() if entry.versioning is Versioning.DVC else ""
         if not md5 or not self._store.lends(md5):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.renewal import Renewal
+from dagfs.fetch.versions import Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
@@ -52,30 +56,39 @@ class Followed:
     takes_over: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the workers of a mount hand on. `session` names the mount's life, over all of its workers and commits;
+    `spare` has the node ids that the disk does not take; `listener`: where Prometheus asks."""
+
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    followed: Followed | None = None
+    spare: Spare = field(default_factory=lambda: Spare(-1))
+    listener: socket.socket | None = None
+
+
 class Core:
     """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
 
-    def __init__(
-        self,
-        plan: MountPlan,
-        commit: Commit,
-        token: Token,
-        followed: Followed | None = None,
-        spare: Spare | None = None,
-    ) -> None:
-        """`spare`: what the workers of the mount hand on of node ids that the disk does not take."""
+    def __init__(self, plan: MountPlan, commit: Commit, token: Token, handed: Handed | None = None) -> None:
         self._plan = plan
+        handed = handed or Handed()
+        self._session = handed.session
         self.metrics = Metrics()
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics, plan.dvc_cache)
         self.ways: WaysSource | None = None
         self.source: HubSource | WaysSource | OfflineSource = self._source(commit, token)
-        self._bytes: Source = BorrowingSource(self.source, self.store) if plan.dvc_cache else self.source
-        self.fetcher = Fetcher(self._bytes, commit, self.metrics, congested=lambda: self.store.congested)
-        self.cache = Cache(self.store, self.fetcher, self.metrics, self._disproved, self._kept)
         self.workers = Workers()
-        self.ledger = Ledger(ledger_path(plan.places, plan.id), Spare(-1) if spare is None else spare)
-        self.followed = followed
+        self._bytes: Source = BorrowingSource(self.source, self.store) if plan.dvc_cache else self.source
+        versions = Versions(plan.repo, self.store, lambda job: self.workers.submit(job, background=True))
+        self.fetcher = Fetcher(
+            self._bytes, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
+        )
+        loader = self.fetcher if plan.offline else Renewal(self.fetcher, self.store, versions, self.metrics)
+        self.cache = Cache(self.store, loader, self.metrics, self._disproved, self._kept)
+        self.ledger = Ledger(ledger_path(plan.places, plan.id), handed.spare)
+        self.followed = followed = handed.followed
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
         self.drop_pages: Callable[[int], None] = lambda _node: None  # the adapter's
@@ -109,7 +122,8 @@ class Core:
         return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
 
     def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
-        pinned = Pinned(self._plan.repo, commit, self._plan.subdir, mount, ordinal)
+        plan = self._plan
+        pinned = Pinned(plan.repo, commit, plan.subdir, mount, ordinal, self._session, plan.offline)
         tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
         if self.store.dvc_cache is not None:
             tree.keep_manifests(self.store.dvc_cache.keep_manifest)

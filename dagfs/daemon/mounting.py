@@ -16,6 +16,7 @@ from dagfs.daemon import interpreter
 from dagfs.daemon.background import Herald, Outcome
 from dagfs.daemon.claim import claim
 from dagfs.daemon.commits import CommitTable
+from dagfs.daemon.core import Handed
 from dagfs.daemon.listener import listen
 from dagfs.daemon.logs import log_path, start_log
 from dagfs.daemon.notify import notify, watchdog_seconds
@@ -213,7 +214,7 @@ def _serve_libfuse(
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
     notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
-    with worker_rooms(plan, commit, token, listener=listener) as core:
+    with worker_rooms(plan, commit, token, Handed(listener=listener)) as core:
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
         announcer.ending()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from dagfs.daemon.commits import CommitTable
-from dagfs.daemon.core import Followed
+from dagfs.daemon.core import Followed, Handed
 from dagfs.daemon.plan import MountPlan
 from dagfs.daemon.worker import follow, worker_rooms
 from dagfs.hub.auth import Token, find_token
@@ -49,7 +49,8 @@ class Service:
         """Serve the device; `takes_over`: another worker did before."""
         plan, tables = self.plan, self.tables
         followed = Followed(tables.commits, takes_over) if plan.follow else None
-        with worker_rooms(plan, self.commit, self.token, followed, tables.spare, self.listener) as core:
+        handed = Handed(tables.commits.session, followed, tables.spare, self.listener)
+        with worker_rooms(plan, self.commit, self.token, handed) as core:
             through = agreed.has(Feature.PASSTHROUGH)
             backings = Backings(fd, tables.backings, takes_over=takes_over) if through else None
             openings = Openings(tables.openings) if plan.hold_while_open else None

@@ -18,7 +18,7 @@ from dagfs.daemon.core import Core
 from dagfs.daemon.plan import absolute, mount_id
 from dagfs.daemon.state import Registry, alive, holding
 from dagfs.errors import BadMountPoint, DagfsError, NotADirectory, NotFound, RemoteError
-from dagfs.model import Content, Kind, Span, Urgency
+from dagfs.model import Content, Kind, Span, Urgency, in_storages
 from dagfs.tree.listing import Place
 from dagfs.tree.tree import Tree
 from dagfs.vfs.seam import ROOT
@@ -183,7 +183,10 @@ def _find(tree: Tree, path: str) -> Place:
 
 
 def _files(tree: Tree, places: Iterable[Place]) -> Iterator[Place]:
-    """Walk, one level at a time, so that the listings of a level are fetched side by side."""
+    """Walk, one level at a time, so that the listings of a level are fetched side by side.
+
+    Connected buckets are warmed by their own name only: they may be far larger than the repository.
+    """
     directories: list[Place] = []
     for place in places:
         if place.kind is Kind.DIRECTORY:
@@ -197,6 +200,7 @@ def _files(tree: Tree, places: Iterable[Place]) -> Iterator[Place]:
             for position in range(len(listing)):
                 child = Place(listing, position)
                 if child.kind is Kind.DIRECTORY:
-                    directories.append(child)
+                    if listing.directory.path or not in_storages(child.entry.path):
+                        directories.append(child)
                 else:
                     yield child

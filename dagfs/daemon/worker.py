@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from dagfs import __version__
 from dagfs.daemon import interpreter
 from dagfs.daemon.activity import activity
 from dagfs.daemon.control import ControlServer, Message, Operation
-from dagfs.daemon.core import Core, Followed
+from dagfs.daemon.core import Core, Handed
 from dagfs.daemon.following import Follower, Hold
 from dagfs.daemon.generation import Change
 from dagfs.daemon.plan import MountPlan
@@ -22,24 +21,16 @@ from dagfs.hub.auth import Token
 from dagfs.kernel.following import Following
 from dagfs.kernel.openings import Openings
 from dagfs.model import Commit, RefKind
-from dagfs.store.spare import Spare
 from dagfs.tree.known import Known
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def worker_rooms(
-    plan: MountPlan,
-    commit: Commit,
-    token: Token,
-    followed: Followed | None = None,
-    spare: Spare | None = None,
-    listener: socket.socket | None = None,
-) -> Iterator[Core]:
+def worker_rooms(plan: MountPlan, commit: Commit, token: Token, handed: Handed) -> Iterator[Core]:
     """Build the rooms, answer on the control socket, and take all down in reverse order."""
     interpreter.settle_heap()
-    core = Core(plan, commit, token, followed, spare)
+    core = Core(plan, commit, token, handed)
     try:
         warmer = Warmer(core)
         operations = {
@@ -48,10 +39,10 @@ def worker_rooms(
             "warm": warmer.answer,
         }
         control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
-        if listener is not None:
+        if handed.listener is not None:
             from dagfs.daemon import scrape  # noqa: PLC0415 -- its library takes memory of those that want it only
 
-            scrape.answer(listener, plan, core)
+            scrape.answer(handed.listener, plan, core)
         interpreter.settle()
         try:
             yield core

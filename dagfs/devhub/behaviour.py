@@ -31,6 +31,15 @@ class LastToken(enum.Enum):
     EMPTY = "empty"
 
 
+class Paging(enum.Enum):
+    """How the pages of a bucket's listing follow one another."""
+
+    PROPER = "each once"
+    REPEATED = "every page names the same next page"
+    ENDLESS = "the first page for ever, each time under another name"
+    BARREN = "empty pages for ever"
+
+
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """One of the hubs that the contract allows.
@@ -50,6 +59,9 @@ class Behaviour:
     blob_hash: bool = True  # False: `hash` of git entries is the commit's sha
     last_token: LastToken = LastToken.NULL
     folder_lists_itself: bool = False  # the first entry of a bucket's folder is the folder
+    paging: Paging = Paging.PROPER
+    root_lists_storages: bool = True  # False: connected buckets are no entries of the root's listing
+    own_bucket: bool = True  # False: the repository has no bucket of its own, at the S3 endpoint
     connection_bandwidth: float | None = None
 
 

@@ -68,7 +68,7 @@ class S3:
             code = "InvalidAccessKeyId" if access_key else "AccessDenied"
             raise S3Error(403, code, "the access key is the hub's token")
         bucket, _, key = request.path[len(self.root) + 1 :].partition(b"/")
-        if bucket != self._bucket.encode():
+        if bucket != self._bucket.encode() or not self._behaviour.own_bucket:
             raise S3Error(404, "NoSuchBucket", "the bucket is named as the repository")
         commit = self._stock.git.head()
         if commit is None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dagfs.devhub.behaviour import Behaviour, LastToken
+from dagfs.devhub.behaviour import Behaviour, LastToken, Paging
 from dagfs.devhub.listing import EntryJson, go_text
 from dagfs.devhub.objects import Stored, open_file
 from dagfs.errors import NotFound, UsageError
@@ -20,27 +22,38 @@ DEFAULT_LIMIT = 100
 """Entries of a page when the client names no number."""
 
 
+_FOLDERS_KEPT = 16
+"""Folders whose sorted names are in memory: a client asks for page after page of the same."""
+
+
 class Storages:
-    """The buckets of one repository: "PROTOCOL:BUCKET" -> folder. `api` is the URL of the repository's API."""
+    """The buckets of one repository: "PROTOCOL:BUCKET" or "PROTOCOL:BUCKET/PREFIX" -> folder.
+
+    `api` is the URL of the repository's API.
+    """
 
     def __init__(self, folders: Mapping[str, Path], api: str, behaviour: Behaviour) -> None:
         self._api = f"{api}/storage"
         self._behaviour = behaviour
-        self._roots: dict[tuple[bytes, bytes], Path] = {}
+        self._roots: dict[bytes, Path] = {}  # "PROTOCOL/BUCKET" -> its folder
+        self._lock = threading.Lock()
+        self._names: OrderedDict[tuple[Path, int], list[bytes]] = OrderedDict()  # under the lock; by folder and mtime
         for name, folder in folders.items():
             protocol, colon, bucket = name.partition(":")
-            if protocol not in PROTOCOLS or not colon or not bucket or "/" in bucket or not folder.is_dir():
+            if protocol not in PROTOCOLS or not colon or not all(bucket.split("/")) or not folder.is_dir():
                 raise UsageError(f"{name}={folder}: a storage is s3:BUCKET, gs:BUCKET or azure:BUCKET, and a folder")
-            self._roots[protocol.encode(), bucket.encode()] = folder.resolve()
+            self._roots[f"{protocol}/{bucket}".encode()] = folder.resolve()
 
     def describe(self) -> list[dict[str, str]]:
         """Give the answer to GET storage."""
-        rows = [(protocol.decode(), bucket.decode()) for protocol, bucket in self._roots]
+        rows = [root.decode().split("/", 1) for root in self._roots]
         url = f"{self._api}/content"
         return [{"name": b, "protocol": p, "list_path": f"{url}/{p}/{quote(b)}"} for p, b in rows]
 
     def root_entries(self) -> Iterator[EntryJson]:
         """Give the entries of type `storage` that a root listing ends with."""
+        if not self._behaviour.root_lists_storages:
+            return
         for row in self.describe():
             path = f"{row['protocol']}/{row['name']}"
             yield EntryJson(path, "storage", 0, "", "bucket", "", row["list_path"])
@@ -55,11 +68,12 @@ class Storages:
         if not path.is_dir():
             return self._entry(where, path)._asdict()
         limit = max(1, int(query["limit"])) if query.get("limit", "").isdigit() else DEFAULT_LIMIT
-        names = sorted(name for name in os.listdir(os.fsencode(path)) if self._inside(path / os.fsdecode(name)))
         token = query.get("from_token", "")
-        later = [name for name in names if name.hex() > token]
+        later = [name for name in self._sorted_names(path) if name.hex() > token]
+        if self._behaviour.paging is not Paging.PROPER:
+            return self._round_in_circles(token, limit, where, path)
         page = later[:limit]
-        entries = [self._entry(where + b"/" + name, path / os.fsdecode(name)) for name in page]
+        entries = self._entries(page, where, path)
         if self._behaviour.folder_lists_itself and not token:
             entries.insert(0, self._entry(where, path))
         answer: dict[str, Any] = {"entries": [entry._asdict() for entry in entries], "limit": limit}
@@ -68,6 +82,31 @@ class Storages:
         elif self._behaviour.last_token is not LastToken.MISSING:
             answer["next_token"] = "" if self._behaviour.last_token is LastToken.EMPTY else None
         return answer
+
+    def _round_in_circles(self, token: str, limit: int, where: bytes, path: Path) -> dict[str, Any]:
+        paging = self._behaviour.paging
+        number = int(token) + 1 if token.isdigit() else 1
+        names = [] if paging is Paging.BARREN else self._sorted_names(path)[:limit]
+        entries = [entry._asdict() for entry in self._entries(names, where, path)]
+        return {"entries": entries, "limit": limit, "next_token": "again" if paging is Paging.REPEATED else str(number)}
+
+    def _entries(self, names: list[bytes], where: bytes, path: Path) -> list[EntryJson]:
+        """Give the entries of a page; what leads out of the bucket's folder is left out."""
+        found = [(name, path / os.fsdecode(name)) for name in names]
+        return [self._entry(where + b"/" + name, child) for name, child in found if self._inside(child)]
+
+    def _sorted_names(self, path: Path) -> list[bytes]:
+        key = path, path.stat().st_mtime_ns
+        with self._lock:
+            names = self._names.get(key)
+        if names is None:
+            names = sorted(os.listdir(os.fsencode(path)))
+        with self._lock:
+            self._names[key] = names
+            self._names.move_to_end(key)
+            while len(self._names) > _FOLDERS_KEPT:
+                self._names.popitem(last=False)
+        return names
 
     def _entry(self, key: bytes, path: Path) -> EntryJson:
         status = path.stat()
@@ -79,10 +118,13 @@ class Storages:
 
     def _locate(self, parts: list[bytes]) -> Path:
         """Give the file or folder of PROTOCOL/BUCKET/KEY. Raises NotFound, also for what leads out of the folder."""
-        root = self._roots.get((parts[0], parts[1])) if len(parts) > 1 else None
-        if root is None or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
+        if any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
             raise NotFound("no such bucket or object")
-        path = root.joinpath(*map(os.fsdecode, parts[2:]))
+        # of `bucket` and `bucket/prefix` the longer one
+        length = next((n for n in range(len(parts), 1, -1) if b"/".join(parts[:n]) in self._roots), 0)
+        if not length:
+            raise NotFound("no such bucket or object")
+        path = self._roots[b"/".join(parts[:length])].joinpath(*map(os.fsdecode, parts[length:]))
         if not self._inside(path):
             raise NotFound("no such object")
         return path

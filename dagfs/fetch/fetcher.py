@@ -10,7 +10,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dagfs.errors import AccessDenied, DagfsError, IntegrityError, ProtocolError, RemoteError, RemoteUnavailable
+from dagfs.errors import (
+    AccessDenied,
+    ContentChanged,
+    DagfsError,
+    IntegrityError,
+    ProtocolError,
+    RemoteError,
+    RemoteUnavailable,
+)
 from dagfs.fetch.assembly import SizeNeeded
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.job import Attempt, Job, State
@@ -21,7 +29,7 @@ from dagfs.fetch.timer import Timer
 from dagfs.hub.retry import DENIALS_MAX
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Content, Span, Urgency
+from dagfs.model import Commit, Content, Span, Urgency, Versioning
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +55,23 @@ class Fetcher:
     """Implements `seam.Loader`, for contents of `commit` unless they name another. Sinks are never called with `_lock`
     held, which is a leaf."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- the last three are for the mount alone
         self,
         source: Source,
         commit: Commit,
         metrics: Metrics,
         slots: Slots | None = None,
         congested: Callable[[], bool] = lambda: False,
+        hold: Callable[[Content, str | None], None] = lambda content, validator: None,
     ) -> None:
-        """`congested`: more guesses would not be kept; only readers and read-ahead start while it says so."""
+        """`congested`: more guesses would not be kept; only readers and read-ahead start while it says so. `hold`: see
+        `job.Attempt`."""
         self.patience = PATIENCE
         self._source = source
         self._commit = commit
         self._metrics = metrics
         self._congested = congested
+        self._hold = hold
         self._blob_ids = BlobIds()
         self._timer = Timer()
         self._describer = ThreadPoolExecutor(2, thread_name_prefix="fetch-size")
@@ -135,7 +146,7 @@ class Fetcher:
                     wake = self._wake_time(now, guesses)
                     break
                 job.state = State.RUNNING
-                job.attempt = attempt = Attempt(job, self._ended)
+                job.attempt = attempt = Attempt(job, self._ended, self._hold)
                 job.progress = job.progress or now
             error = self._open(job, attempt)
             if error is not None:
@@ -208,6 +219,8 @@ class Fetcher:
         delay = self._delay(job, error, now)
         if delay is None:
             given_up = error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error))
+            if isinstance(error, IntegrityError) and job.content.entry.versioning is Versioning.BUCKET:
+                given_up = ContentChanged(f"it has changed in the bucket: {error}")  # another size, each time
             for ended in (job, *(self._hopeless(now) if isinstance(error, RemoteError) else ())):
                 self._finish(ended, given_up)
             return

@@ -62,13 +62,20 @@ class Job:
 class Attempt:
     """One body of a load: the sink of the transport. Calls `ended` once, with the error or None."""
 
-    def __init__(self, job: Job, ended: Callable[[Job, Attempt, BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        ended: Callable[[Job, Attempt, BaseException | None], None],
+        hold: Callable[[Content, str | None], None],
+    ) -> None:
+        """`hold` raises ContentChanged when a body with this validator is of another version than was read before."""
         self.moved = 0  # bytes
         self.opened = time.monotonic()
         self.first_byte = 0.0  # when the head came; this and the next on the monotonic clock
         self.last_byte = 0.0
         self._job = job
         self._ended = ended
+        self._hold = hold
         self._error: BaseException | None = None  # what the bytes were found to be, before the transport's word
         self._transfer: Transfer | None = None
         self._stopped = False
@@ -85,7 +92,7 @@ class Attempt:
 
     def head(self, head: BodyHead) -> None:
         self.first_byte = time.monotonic()
-        self._take(lambda: self._job.assembly.head(head))
+        self._take(lambda: self._begin(head))
 
     def data(self, chunk: bytes) -> None:
         self.moved += len(chunk)
@@ -104,6 +111,10 @@ class Attempt:
         if error is None and not self._stopped:
             self._take(self._job.assembly.complete)
         self._ended(self._job, self, self._error or error)
+
+    def _begin(self, head: BodyHead) -> None:
+        self._hold(self._job.content, head.validator)
+        self._job.assembly.head(head)
 
     def _take(self, step: Callable[[], None]) -> None:
         if self._stopped:

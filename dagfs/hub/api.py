@@ -14,28 +14,24 @@ from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Lane, Request
 from dagfs.hub.listing import ListingParser, Page, Row
 from dagfs.hub.network import Network
+from dagfs.hub.pages import Pages
 from dagfs.hub.rest import Rest
 from dagfs.hub.retry import Backoff
 from dagfs.hub.revisions import Revisions
 from dagfs.hub.source import BodySink, Transfer
+from dagfs.hub.storages import RootListing, Storages
 from dagfs.hub.streams import Stream
 from dagfs.hub.transport import STALL_SECONDS, Transport
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning
+from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning, in_storages
 
 log = logging.getLogger(__name__)
 
 LISTING_PATIENCE = 60.0
 """Seconds without a new entry, over all tries, after which a listing fails."""
 
-MAX_PAGES = 200_000
-"""Of one listing. At the hub's hundred entries a page, more than a directory may have."""
-
 MAX_BARREN = 1000
 """Pages, or batches of a listing, one after another that bring nothing: a hub may filter, but not for ever."""
-
-MAX_PAGE_TOKEN = 16 << 10
-"""Characters of what names the next page."""
 
 SUSPICIOUS_COUNT = 500
 """The hub once cut listings here without a word."""
@@ -60,6 +56,7 @@ class HubSource:
         self._transport = transport
         self._rest = rest
         self._revisions = Revisions(repo, rest)
+        self._storages = Storages(repo, transport, rest, metrics, patience)
         self._metrics = metrics
         self._patience = patience
         self._closing = threading.Event()
@@ -72,6 +69,11 @@ class HubSource:
         return self._revisions.whoami()
 
     def list_directory(self, commit: Commit, path: str, *, sized: bool) -> Iterator[Sequence[Entry]]:
+        if not in_storages(path):
+            return self._list(commit, path, sized)
+        return self._storages.list_directory(path, lambda: self._list(commit, path, sized))
+
+    def _list(self, commit: Commit, path: str, sized: bool) -> Iterator[Sequence[Entry]]:
         """After a failure the listing is asked for again, and what was given out already is passed over."""
         url = urls.content(self.repo, commit.sha, path, sized=sized)
         backoff = Backoff(self._patience, self._closing)
@@ -95,6 +97,11 @@ class HubSource:
     def describe(self, commit: Commit, path: str, *, sized: bool) -> Entry:
         if not path:
             return Entry("", Kind.DIRECTORY, Versioning.GIT)
+        if not in_storages(path):
+            return self._description(commit, path, sized)
+        return self._storages.describe(path, lambda: self._description(commit, path, sized))
+
+    def _description(self, commit: Commit, path: str, sized: bool) -> Entry:
         url = urls.content(self.repo, commit.sha, path, sized=sized)
         backoff = Backoff(self._patience, self._closing)
         while True:
@@ -106,6 +113,8 @@ class HubSource:
                 backoff.await_token(error)
 
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
+        if entry.versioning is Versioning.BUCKET:
+            return self._transport.get(self._storages.request(entry, span), sink)
         return self._transport.get(Request(urls.raw(self.repo, commit.sha, entry.path), Lane.RAW, span), sink)
 
     def below(self, commit: Commit, directory: Entry) -> Iterator[tuple[str, Sequence[Entry]]]:
@@ -124,6 +133,7 @@ class HubSource:
 
     def close(self) -> None:
         self._closing.set()
+        self._storages.close()
         self._rest.close()
         self._transport.close()
 
@@ -133,28 +143,27 @@ class HubSource:
 
     def _batches(self, url: str, path: str, sized: bool) -> Iterator[list[Entry]]:
         """Give the children of a directory as one try brings them."""
-        barren = 0
+        barren, root = 0, RootListing()
         for rows in self._rows(url, path):
+            if not path:
+                root.look(rows)
             found = listing.entries(rows, path, sized=sized)
             barren = 0 if found else barren + 1
             if barren > MAX_BARREN:
                 raise ProtocolError(f"the listing of {path!r} goes on without an entry")
             if found:
                 yield found
+        if root.more():
+            yield root.more()
 
     def _rows(self, url: str, path: str) -> Iterator[Sequence[Row]]:
         """Give a listing's rows, over all of its pages when it has pages."""
-        token: str | None = None
-        seen: set[int] = set()  # hashes of the tokens, which may be long
-        for _ in range(MAX_PAGES):
+        pages, token = Pages(path), None
+        while True:
             page = yield from self._page(url if token is None else _next_page(url, token), path)
-            token = page.next_token if page is not None else None
-            if not token:
+            token = pages.next(page.next_token if page is not None else None)
+            if token is None:
                 return
-            if hash(token) in seen or len(token) > MAX_PAGE_TOKEN:
-                raise ProtocolError(f"the pages of {path!r} go round in a circle, or nowhere")
-            seen.add(hash(token))
-        raise ProtocolError(f"the listing of {path!r} has more than {MAX_PAGES} pages")
 
     def _page(self, url: str, path: str) -> Generator[Sequence[Row], None, Page | None]:
         """Give one answer's rows, and return the page that they were in; an array is no page."""

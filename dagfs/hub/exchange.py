@@ -62,12 +62,14 @@ class Lane(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Request:
     """A GET. `span`: the bytes of the file that are wanted, None for all. `basic`: the token goes as DVC sends it, as
-    user and as password; that it is refused so does not say that the hub's API refuses it."""
+    user and as password; that it is refused so does not say that the hub's API refuses it. `signs`: the token is not
+    shown as such but signs the request, as S3 has it."""
 
     url: str
     lane: Lane
     span: Span | None = None
     basic: bool = False
+    signs: bool = False
 
 
 class Loop(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 import pycurl
 
 from dagfs import __version__
+from dagfs.hub import sigv4
 from dagfs.hub.exchange import Exchange, Lane
 from dagfs.hub.network import Network
 
@@ -57,9 +58,9 @@ class Handles:
         if self._idle_seconds != handle.idle_seconds:
             handle.setopt(pycurl.MAXAGE_CONN, self._idle_seconds)
             handle.idle_seconds = self._idle_seconds
-        shown = _authorization(token, basic=exchange.request.basic) if token else None
+        shown = _shown(exchange, token) if token else ()
         if shown != handle.shown:
-            handle.setopt(pycurl.HTTPHEADER, [*([shown] if shown else []), _ENCODINGS[self._lane]])
+            handle.setopt(pycurl.HTTPHEADER, [*shown, _ENCODINGS[self._lane]])
             handle.shown = shown
         self._route(handle, exchange.url)
         return handle
@@ -95,7 +96,7 @@ class Handles:
 
     def _new(self) -> Any:
         handle = pycurl.Curl()
-        handle.shown = None
+        handle.shown = ()
         handle.idle_seconds = IDLE_SECONDS
         handle.ranged = handle.guarded = False
         handle.proxied = None
@@ -114,7 +115,7 @@ class Handles:
             (pycurl.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
             (pycurl.BUFFERSIZE, _BUFFER_BYTES),
             (pycurl.USERAGENT, f"dagfs/{__version__}"),
-            (pycurl.HTTPHEADER, [_ENCODINGS[self._lane]]),  # what `shown` is None stands for
+            (pycurl.HTTPHEADER, [_ENCODINGS[self._lane]]),  # what `shown` is empty for
             (pycurl.CAPATH if self._network.ca_is_directory else pycurl.CAINFO, self._network.ca),
             (pycurl.PROXY, ""),  # not from the environment: the same decision serves both HTTP libraries
             (pycurl.NOPROXY, ""),
@@ -124,10 +125,13 @@ class Handles:
         return handle
 
 
-def _authorization(token: str, *, basic: bool) -> str:
-    if not basic:
-        return f"Authorization: Bearer {token}"
-    return "Authorization: Basic " + base64.b64encode(f"{token}:{token}".encode()).decode()
+def _shown(exchange: Exchange, token: str) -> tuple[str, ...]:
+    """Give the header lines that show a token to whom the exchange asks, or prove that we have it."""
+    if exchange.request.signs:
+        return tuple(sigv4.headers(exchange.url, token))
+    if exchange.request.basic:
+        return ("Authorization: Basic " + base64.b64encode(f"{token}:{token}".encode()).decode(),)
+    return (f"Authorization: Bearer {token}",)
 
 
 def _prepare_socket(fd: int, _purpose: int) -> int:

@@ -101,6 +101,11 @@ def failure(reply: Reply) -> DagfsError:
     return ProtocolError(f"unexpected HTTP {status}")
 
 
+def plain_tag(etag: str | None) -> str:
+    """Give an ETag without quotes and without the mark of a weak one: listings and heads spell one differently."""
+    return (etag or "").strip().removeprefix("W/").strip('"')
+
+
 def _partial(reply: Reply, span: Span) -> tuple[BodyHead, int]:
     if reply.encoding is not None:  # offsets and total are those of the compressed bytes
         raise ProtocolError("HTTP 206 with a span of a compressed body, which was not asked for")

@@ -80,6 +80,22 @@ def raw(repo: RepoRef, ref: str, path: str) -> str:
     return f"{repository(repo)}/raw/{encode(ref)}/{encode(path)}"
 
 
+def storages(repo: RepoRef) -> str:
+    return f"{repository(repo)}/storage"
+
+
+def storage_raw(repo: RepoRef, where: str) -> str:
+    """Give the URL of an object's bytes; `where` is PROTOCOL/BUCKET/KEY."""
+    return f"{storages(repo)}/raw/{encode(where)}"
+
+
+def storage_page(repo: RepoRef, where: str, limit: int, token: str | None = None) -> str:
+    """Give the URL of a page of a folder's entries, or of what an object is."""
+    query = f"paging=true&include_size=true&limit={limit}"
+    more = f"&from_token={quote(token, safe='')}" if token else ""
+    return f"{storages(repo)}/content/{encode(where)}?{query}{more}"
+
+
 def redact(url: str) -> str:
     """Make a URL fit for errors and logs: without credentials, query and fragment, which may be secrets."""
     plain = re.split(r"[?#]", url, maxsplit=1)[0]

@@ -93,6 +93,10 @@ class DiskStore:
         finally:
             os.close(fd)
 
+    def also_called(self, content: Content, name: ContentId) -> bool:
+        """Let a whole file be found by another name as well; False when it is not there."""
+        return self._lookup.also_called(content, name)
+
     def size(self, content: Content) -> int | None:
         """Give the size of a whole or partial file, in bytes, without opening it."""
         size = self._lookup.size(content)

@@ -184,6 +184,15 @@ class Handles:
             self._good[md5] = seen
             self._md5s[name] = md5
 
+    def note_name(self, name: ContentId, md5: str) -> None:
+        """Remember what a name means; whether the file is good is for who opens it."""
+        with self._lock:
+            self.arrivals += 1
+            self._absent.pop(name, None)
+            if len(self._md5s) >= KNOWN_MAX:
+                self._md5s.clear()
+            self._md5s[name] = md5
+
     def is_good(self, md5: str, seen: Stamp) -> bool:
         with self._lock:
             return self._good.get(md5) == seen

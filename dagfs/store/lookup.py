@@ -54,6 +54,16 @@ class Lookup:
         """Give where the whole file lies, if it is there."""
         return next(filter(None, (self._path(name, content.size) for name in _names(content))), None)
 
+    def also_called(self, content: Content, name: ContentId) -> bool:
+        """Let a whole file be found by another name as well; False when it is not there."""
+        md5 = self._md5(content.key, content.size)
+        row = self._writer.guarded(lambda: self._index.row(md5), None) if md5 is not None else None
+        if md5 is None or row is None:
+            return False
+        self._writer.named(md5, row, name)
+        self._handles.note_name(name, md5)
+        return True
+
     def size(self, content: Content) -> int | None:
         """Give the size of the whole file in bytes, without opening it."""
         for name in _names(content):

@@ -31,6 +31,13 @@ class MemoryStore:
         with self._lock:
             return self._data(content) is not None
 
+    def also_called(self, content: Content, name: ContentId) -> bool:
+        with self._lock:
+            data = self._data(content)
+            if data is not None:
+                self._files[name] = data
+        return data is not None
+
     def awaken(self, content: Content) -> None:
         pass
 

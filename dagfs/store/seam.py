@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dagfs.model import Content, Proof, Span
+from dagfs.model import Content, ContentId, Proof, Span
 
 
 class StoredFile(Protocol):
@@ -63,6 +63,9 @@ class Store(Protocol):
 
     def has(self, content: Content) -> bool:
         """Say whether a whole file seems to be there: a cheap look, not a promise."""
+
+    def also_called(self, content: Content, name: ContentId) -> bool:
+        """Let a whole file be found by another name as well; False when it is not there."""
 
     def awaken(self, content: Content) -> None:
         """Have the disk bring a whole file into memory, or the beginning of a large one, without waiting for it."""

@@ -67,6 +67,11 @@ class Writer:
         row = FileRow(seen.size, good_mark(seen, self._boot))
         self._backlog.chore(f"row {md5}", lambda: self._adopt([(md5, row)]))
 
+    def named(self, md5: str, row: FileRow, name: ContentId) -> None:
+        """Note, later, that a file has one more name."""
+        more = FileRow(row.size, row.good, (str(name),))
+        self._backlog.chore(f"name {name}", lambda: self._adopt([(md5, more)]))
+
     def make_room(self) -> None:
         """Look, later, whether blocks that came have filled the store."""
         self._backlog.chore("room", lambda: self._room.make(0, set()))

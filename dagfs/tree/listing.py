@@ -6,6 +6,7 @@ import hashlib
 import threading
 from typing import NamedTuple, Protocol
 
+from dagfs.errors import NotFound
 from dagfs.model import Entry, Kind
 from dagfs.tree.columns import UNKNOWN, Columns
 
@@ -204,6 +205,14 @@ class Listing:
                 return
             rows = zip(columns.flags, columns.sizes, strict=True)
             self.unknown = sum(1 for flag, size in rows if flag & 3 and size == UNKNOWN)
+
+
+def child(listing: Listing, name: bytes) -> Place:
+    """Find a name. Raises NotFound."""
+    position = listing.columns.find(name)
+    if position < 0:
+        raise NotFound(name.decode("utf-8", "replace"))
+    return Place(listing, position)
 
 
 def _inode(digest: bytes) -> int:

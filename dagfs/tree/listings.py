@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from dagfs.answers import settle
 from dagfs.errors import RemoteUnavailable
-from dagfs.model import Answer, Entry
+from dagfs.model import Answer, Entry, in_a_bucket
+from dagfs.tree.builder import name_bytes
 from dagfs.tree.columns import Columns
-from dagfs.tree.listing import SLOT_BITS, Listing
+from dagfs.tree.listing import SLOT_BITS, Listing, Place
 from dagfs.tree.numbers import NumberBook, Recent
 from dagfs.tree.shelf import Shelf
 from dagfs.tree.workers import Job, Workers
@@ -73,6 +74,20 @@ class Listings:
         with self._lock:
             return self._held.get(path)
 
+    def known(self, path: str) -> Place | None:
+        """Find a path in the listings at hand, without disk or network."""
+        directory, _, name = path.rpartition("/")
+        listing = self.of_path(directory)
+        raw = name_bytes(name)
+        position = -1 if listing is None or raw is None else listing.find(raw)
+        return None if listing is None or position < 0 else Place(listing, position)
+
+    def learn(self, place: Place, size: int) -> None:
+        """Keep a file's size, in bytes, that was found out elsewhere."""
+        place.rows.learn(place.position, size)
+        if isinstance(place.rows, Listing):
+            self.save(place.rows)
+
     def call_by(self, node: int, listing: Listing) -> None:
         """Let `of_node` find the listing by this id of its directory."""
         path = listing.directory.path
@@ -84,6 +99,7 @@ class Listings:
     def get(self, directory: Entry, *, sized: bool = False, background: bool = False) -> Answer[Listing]:
         """Give a directory's listing, with all sizes that the hub knows if `sized`. One request, however many ask."""
         path = directory.path
+        sized = sized or in_a_bucket(path)  # where sizes come along
         with self._lock:
             held = self._held.get(path)
             if held is not None and (held.asked_sizes or not sized):

@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
 
 from dagfs.answers import settle, then, wait
-from dagfs.errors import (
-    ContentChanged,
-    DagfsError,
-    NotADirectory,
-    NotFound,
-    ProtocolError,
-    RemoteUnavailable,
-    Stalled,
-    TooLarge,
-)
+from dagfs.errors import ContentChanged, DagfsError, NotADirectory, RemoteUnavailable, Stalled
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, printable
-from dagfs.tree.builder import Giants, build, name_bytes, trusted_size
-from dagfs.tree.columns import Columns
-from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, inode_of
-from dagfs.tree.listings import Listings, ended
+from dagfs.model import STORAGES, Answer, Commit, Content, Entry, Kind, RepoRef, Versioning, content_of, in_storages
+from dagfs.tree.listing import ROOT_NODE, SLOT_BITS, Listing, Place, Single, child, inode_of
+from dagfs.tree.listings import Listings
 from dagfs.tree.manifests import Keep, Manifests
-from dagfs.tree.numbers import BOOK_BITS, NumberBook, Recent, Values
+from dagfs.tree.numbers import BOOK_BITS, NumberBook, Values
 from dagfs.tree.refused import Refused
-from dagfs.tree.shelf import Shelf
+from dagfs.tree.remote import Remote
+from dagfs.tree.shelf import Shelf, Shelves
+from dagfs.tree.singles import Singles
 from dagfs.tree.walk import WalkAhead
 from dagfs.tree.workers import Workers
 
 log = logging.getLogger(__name__)
 
-LIST_AT_LOOKUP = 2
-"""The lookup in an unlisted directory that starts its listing: one lookup says nothing, two make a third likely.
-When the listing fails, it is tried again at each doubling."""
-
-PATH_MAX = 4096
-"""Characters; bytes are what Linux counts, so this is at least as much."""
-
-_KEPT = 65_536  # absent paths, early places and lookup counts held in memory
+_STORAGES = STORAGES.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +33,20 @@ class Pinned:
     """What is mounted. `root_path`: the directory of the repository that is the mount's root, "" for all of it.
     `mount`: tells the node ids of mounts that share a store apart; the same after a restart of one mount's worker.
     `ordinal`: stands in bits 48 to 63 of every node id but the root's, where a mount shows one commit after another;
-    0 where it shows one only."""
+    0 where it shows one only. `snapshot`: names what the mount sees of buckets: the same for all its commits and
+    workers. `offline`: what it has not listed of them is as the last mount saw it."""
 
     repo: RepoRef
     commit: Commit
     root_path: str = ""
     mount: str = ""
     ordinal: int = 0
+    snapshot: str = ""
+    offline: bool = False
 
 
 class Tree:
-    """Thread-safe; answers at once from what is known, else by a promise that a worker keeps.
-
-    Lock order: `_lock` is a leaf, for dictionary work only. Workers never wait for promises.
-    """
+    """Thread-safe; answers at once from what is known, else by a promise that a worker keeps."""
 
     def __init__(  # noqa: PLR0913, PLR0917 -- the rooms below it
         self,
@@ -75,23 +58,18 @@ class Tree:
         ledger: Values | None = None,
     ) -> None:
         """`values` may lose what it has; `ledger` keeps the node ids for as long as a kernel may remember them."""
-        self._source = source
         self.pinned = pinned
-        self._workers = workers
         self._metrics = metrics
+        self._remote = Remote(source, pinned.commit, pinned.root_path, pinned.snapshot, metrics)
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
         self._book = _book(values if ledger is None else ledger, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
-        self._shelf = Shelf(values, name)
-        self._listings = Listings(self._download, self._shelf, self._book, workers)
+        shelf = Shelf(values, Shelves(name, f"buckets/{pinned.repo}", pinned.snapshot, pinned.offline))
+        self._listings = Listings(self._remote.columns, shelf, self._book, workers)
+        self._remote.shelve = self._listings.shelve
+        self._singles = Singles(self._remote, self._listings, shelf, self._book, workers)
         self._walks = WalkAhead()
-        self._giants = Giants()
         self.refused = Refused()
-        self._lock = threading.Lock()
-        self._asking: dict[str, Future[Place]] = {}  # path -> exists iff the hub is being asked for it
-        self._absent: Recent[str, bool] = Recent(_KEPT)  # the hub said so; the commit never changes
-        self._singles: Recent[str, Place] = Recent(_KEPT)
-        self._lookups: Recent[str, int] = Recent(_KEPT)  # directory without a listing -> lookups in it
 
     def keep_manifests(self, keep: Keep) -> None:
         """Have `keep` given the manifest of each DVC directory that is listed, or part of which is."""
@@ -142,7 +120,7 @@ class Tree:
         """Find a child of a directory. Raises NotFound, NotADirectory."""
         listing = self._listings.of_node(parent)
         if listing is not None:
-            return _child(listing, name)
+            return self._child(listing, name)
         return then(self.place(parent), lambda place: self._lookup_in(place, name))
 
     def place(self, node: int) -> Answer[Place]:
@@ -157,7 +135,7 @@ class Tree:
         if record is None:
             raise ContentChanged(f"node {node} belongs to no path of this mount")
         if slot == 0:
-            return self.known(record.entry.path) or self._single(record.entry, number)
+            return self.known(record.entry.path) or self._singles.place(record.entry, number)
         return then(self._listings.get(record.entry), lambda found: _row(found, slot - 1))
 
     def path(self, node: int) -> str:
@@ -183,7 +161,7 @@ class Tree:
 
     def hub_fails(self) -> bool:
         """Say whether the hub gives no answers now."""
-        return self._source.failing()
+        return self._remote.failing()
 
     def content(self, place: Place) -> Content:
         """Give the identity of a file's bytes."""
@@ -191,11 +169,7 @@ class Tree:
 
     def known(self, path: str) -> Place | None:
         """Find a path of the repository in the listings at hand, without disk or network."""
-        directory, _, name = path.rpartition("/")
-        listing = self._listings.of_path(directory)
-        raw = name_bytes(name)
-        position = -1 if listing is None or raw is None else listing.find(raw)
-        return None if listing is None or position < 0 else Place(listing, position)
+        return self._listings.known(path)
 
     def listing_of(self, path: str) -> Listing | None:
         """Give the listing of a directory of the repository if it is at hand."""
@@ -207,9 +181,7 @@ class Tree:
 
     def learn(self, place: Place, size: int) -> None:
         """Keep a file's size, in bytes, that was found out elsewhere."""
-        place.rows.learn(place.position, size)
-        if isinstance(place.rows, Listing):
-            self._listings.save(place.rows)
+        self._listings.learn(place, size)
 
     def parent_inode(self, place: Place) -> int:
         """Give st_ino of the directory that a path other than the root lies in."""
@@ -235,8 +207,11 @@ class Tree:
         ordinal = parent.columns.directories_before(here.position)
         count = self._walks.visited(parent.directory.path, ordinal)
         for position in parent.columns.directories_after(here.position, count):
+            sibling = parent.entry(position)
+            if in_storages(sibling.path) and not in_storages(parent.directory.path):
+                continue  # nobody has looked there
             self._metrics.add("tree.listed_ahead")
-            self._listings.get(parent.entry(position), sized=sized, background=True)
+            self._listings.get(sibling, sized=sized, background=True)
 
     def hidden(self) -> tuple[int, list[str]]:
         """Count the names that no file system can show, in the listings at hand, and give some of them."""
@@ -257,131 +232,26 @@ class Tree:
 
         def step(listing: Listing | None) -> Answer[Place]:
             if listing is not None:
-                return _child(self._named(node, listing), name)
-            return self._ask(directory, name)
+                return self._child(self._named(node, listing), name)
+            return self._singles.ask(directory, name)
 
         return then(self._listings.recall(directory), step)
 
-    def _ask(self, directory: Entry, name: bytes) -> Answer[Place]:
-        """Ask the hub for one path; its directory's listing comes behind, when it seems worth it."""
-        text = name.decode("utf-8", "surrogateescape")
-        if name_bytes(text) is None:
-            raise NotFound(f"no name of a file: {text[:80]!r}")
-        path = f"{directory.path}/{text}" if directory.path else text
-        _hold_to_path_max(path)
-        with self._lock:
-            if self._absent.get(path):
-                raise NotFound(path)
-            known = self._singles.get(path)
-            flight = self._asking.get(path)
-            if known is None and flight is None:
-                future = self._asking[path] = Future()
-            lookups = (self._lookups.get(directory.path) or 0) + 1
-            self._lookups.put(directory.path, lookups)
-        if lookups >= LIST_AT_LOOKUP and lookups & (lookups - 1) == 0:
-            self._listings.get(directory, background=True)
-        if known is not None:
-            return known
-        if flight is not None:
-            return flight
-        self._workers.submit(lambda: self._settle_describe(directory, name, path, future), dropped=ended(future))
-        return future
-
-    def _settle_describe(self, directory: Entry, name: bytes, path: str, future: Future[Place]) -> None:
-        outcome: Future[Place] = Future()
-        settle(outcome, lambda: self._describe(path))
-        absent = isinstance(outcome.exception(), NotFound)
-        confirm = absent and directory.versioning is Versioning.GIT  # only the listing names a submodule
-        with self._lock:
-            del self._asking[path]
-            if absent and not confirm:
-                self._absent.put(path, True)
-        if confirm:
-            settle(future, lambda: then(self._listings.get(directory), lambda listing: _child(listing, name)))
-        else:
-            settle(future, outcome.result)
-
-    def _describe(self, path: str) -> Place:
-        entry = self._shelf.load_entry(path) or self._described(path)
-        place = self.known(path)  # the listing may have come meanwhile
-        if place is None:
-            number = self._book.give(entry, early=True)
-            # A listing that came just now has told its own id for this path, or has taken over the early one.
-            place = self.known(path) or self._single(entry, number)
-        if entry.size is not None and place.entry.size is None:
-            self.learn(place, entry.size)  # the listing that came had none
-        return place
-
-    def _described(self, path: str) -> Entry:
-        self._metrics.add("tree.describes")
-        told = self._source.describe(self.pinned.commit, path, sized=True)
-        entry = Entry(path, told.kind, told.versioning, told.hash, trusted_size(told))
-        self._shelf.save_entry(entry)
-        return entry
-
-    def _single(self, entry: Entry, number: int) -> Place:
-        with self._lock:
-            place = self._singles.get(entry.path)
-            if place is None:
-                place = Place(Single(entry, number << SLOT_BITS, inode_of(entry.path)), 0)
-                self._singles.put(entry.path, place)
-        return place
+    def _child(self, listing: Listing, name: bytes) -> Answer[Place]:
+        """Find a name in a listing, or what is there without being listed: the connected buckets, by their own name."""
+        if name != _STORAGES or listing.directory.path or listing.find(name) >= 0:
+            return child(listing, name)
+        return self._singles.ask(listing.directory, name)
 
     def _named(self, node: int, listing: Listing) -> Listing:
         self._listings.call_by(node, listing)
         return listing
-
-    def _download(self, directory: Entry, sized: bool) -> Columns:
-        _hold_to_path_max(directory.path)
-        whole = None if sized else self._from_manifest(directory)
-        if whole is not None:
-            return whole
-        self._metrics.add("tree.listings_sized" if sized else "tree.listings")
-        try:
-            columns = self._giants.build(
-                directory.path, self._source.list_directory(self.pinned.commit, directory.path, sized=sized)
-            )
-        except (NotFound, NotADirectory):
-            if directory.path == self.pinned.root_path:
-                raise
-            if directory.versioning is Versioning.GIT:
-                return build(directory.path, ())  # a submodule: an empty directory, as in a clone without it
-            raise ProtocolError(f"{directory.path}: the hub names this directory but has no listing of it") from None
-        if columns.hidden:
-            self._metrics.add("tree.hidden_names", columns.hidden)
-            names = printable(", ".join(columns.hidden_names[:3]))
-            log.warning(
-                "%s: %d names that no file system can show: %.200s",
-                printable(directory.path or "/"),
-                columns.hidden,
-                names,
-            )
-        return columns
-
-    def _from_manifest(self, directory: Entry) -> Columns | None:
-        """Build the listings of a directory and of all below it from one answer, and store those below; None without
-        such an answer."""
-        found = None
-        for path, entries in self._source.below(self.pinned.commit, directory):
-            columns = build(path, (entries,))
-            if path == directory.path:
-                self._metrics.add("tree.manifests")
-                found = columns
-            elif len(path) <= PATH_MAX:
-                self._listings.shelve(path, columns)
-        return found
 
 
 def _book(values: Values, name: str, ordinal: int) -> NumberBook:
     if not ordinal:
         return NumberBook(values, name)
     return NumberBook(values, name, new_origin=lambda: ordinal << BOOK_BITS, limit=1 << BOOK_BITS)
-
-
-def _hold_to_path_max(path: str) -> None:
-    """Raise TooLarge below what any program can name: a hub may list every directory in itself."""
-    if len(path) > PATH_MAX:
-        raise TooLarge(f"{path[:80]}... is nested deeper than a path can be long")
 
 
 def _directory(path: str) -> Entry:
@@ -393,13 +263,6 @@ def _as_directory(place: Place) -> Entry:
     if entry.kind is not Kind.DIRECTORY:
         raise NotADirectory(entry.path)
     return entry
-
-
-def _child(listing: Listing, name: bytes) -> Place:
-    position = listing.columns.find(name)
-    if position < 0:
-        raise NotFound(name.decode("utf-8", "replace"))
-    return Place(listing, position)
 
 
 def _row(listing: Listing, position: int) -> Place:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from dagfs.errors import NotADirectory, NotFound
+from dagfs.model import Versioning, etag_of
 from dagfs.tree.listing import Place
 from dagfs.tree.numbers import Recent
 
@@ -61,7 +62,7 @@ class Marks:
         self.failures = Failures()
         self._values: dict[bytes, Callable[[Place], bytes | None]] = {
             PREFIX + b"commit": lambda _: self._commit,
-            PREFIX + b"hash": lambda place: place.entry.hash.encode("utf-8", "replace"),
+            PREFIX + b"hash": lambda place: _hash(place).encode("utf-8", "replace"),
             PREFIX + b"versioning": lambda place: place.entry.versioning.name.lower().encode(),
             PREFIX + b"cached": lambda place: b"1" if cached(place) else b"0",
             _ERROR: lambda place: self.failures.get(place.node),
@@ -88,3 +89,8 @@ class Marks:
 
 def _cut(text: str) -> bytes:
     return text.encode("utf-8", "replace")[:_FAILURE_BYTES]
+
+
+def _hash(place: Place) -> str:
+    entry = place.entry
+    return etag_of(entry) if entry.versioning is Versioning.BUCKET else entry.hash

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from dagfs.answers import settle, then
-from dagfs.errors import DagfsError, NotFound, RemoteError, RemoteUnavailable
+from dagfs.errors import ContentChanged, DagfsError, NotFound, RemoteError, RemoteUnavailable
 from dagfs.hub.dvc import parse_dvc_file
 from dagfs.model import Answer, Content, Span, Urgency, Versioning
 from dagfs.reader import Bytes
@@ -110,6 +110,8 @@ class Sizer:
         if content.entry.versioning is Versioning.GIT:
             self._tree.reveal_directory(place)
             return 0
+        if content.entry.versioning is Versioning.BUCKET:
+            raise never_pushed(content)
         pointer = self._tree.known(content.entry.path + ".dvc")
         if pointer is None:
             raise never_pushed(content)
@@ -145,8 +147,10 @@ def recover(
     return later
 
 
-def never_pushed(content: Content) -> RemoteUnavailable:
+def never_pushed(content: Content) -> DagfsError:
     """Give the error for a path that is listed without content: the path exists, so it is not NotFound."""
+    if content.entry.versioning is Versioning.BUCKET:
+        return ContentChanged(f"{content.entry.path}: the bucket does not have this object any more")
     return RemoteUnavailable(f"{content.entry.path}: the hub lists it but has no content for it (was it pushed?)")
 
 

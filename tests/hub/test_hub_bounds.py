@@ -12,6 +12,7 @@ from support.scripted_hub import Answer
 
 from dagfs.errors import ProtocolError, RemoteError, TooLarge
 from dagfs.hub import api, exchange, inflate, retry
+from dagfs.hub import pages as pages_room
 from dagfs.hub.exchange import Exchange, Lane, Request
 from dagfs.model import Commit
 from dagfs.tree import builder
@@ -132,7 +133,7 @@ def test_pages_without_entries_come_to_an_end(hub, source, monkeypatch, entries)
 
 
 def test_pages_with_an_entry_each_come_to_an_end(hub, source, monkeypatch):
-    monkeypatch.setattr(api, "MAX_PAGES", 30)
+    monkeypatch.setattr(pages_room, "MAX_PAGES", 30)
     asked = pages(hub, monkeypatch, [{"path": "a"}])
     with pytest.raises(ProtocolError, match="pages"):
         listed(source)

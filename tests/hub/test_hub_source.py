@@ -226,6 +226,7 @@ def test_a_listing_has_names_kinds_and_hashes(hub, source):
         Entry("sub", Kind.DIRECTORY, Versioning.GIT),
         Entry("odd", Kind.FILE, Versioning.GIT),
         Entry("bare", Kind.FILE, Versioning.GIT),
+        Entry(".dagshub", Kind.DIRECTORY, Versioning.BUCKET),
     ]
 
 

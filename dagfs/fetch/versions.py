@@ -1,0 +1,118 @@
+"""Which version of an unversioned object is being read: whatever comes later must be of the same."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from dagfs.errors import ContentChanged
+from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.hub.reply import plain_tag
+from dagfs.model import Content, ContentId, RepoRef, Versioning, etag_of
+
+KEPT = 65_536
+"""Objects whose version is in memory; others are looked up."""
+
+
+class Notes(Protocol):
+    """What outlives the worker: its successor may find a part of an object in the cache, or in the kernel."""
+
+    def get_value(self, name: str) -> bytes | None: ...
+    def set_value(self, name: str, value: bytes) -> None: ...
+
+
+class Versions:
+    """The ETag of each object at its first answer, unless its listing told one. Thread-safe; `_lock` is a leaf."""
+
+    def __init__(self, repo: RepoRef, notes: Notes, later: Callable[[Callable[[], None]], object]) -> None:
+        """`later` runs what may wait a moment, in another thread."""
+        self._repo = repo
+        self._notes = notes
+        self._later = later
+        self._lock = threading.Lock()  # guards the two below
+        self._first: OrderedDict[ContentId, str] = OrderedDict()  # used last comes last
+        self._asked: OrderedDict[ContentId, bool] = OrderedDict()  # of an earlier mount -> whether it is the same now
+
+    def hold(self, content: Content, validator: str | None) -> None:
+        """Compare an answer's ETag with that of the version that is read. Raises ContentChanged.
+
+        A hub that tells none is believed: sizes are all that can be compared then.
+        """
+        tag = plain_tag(validator)
+        if content.entry.versioning is not Versioning.BUCKET or not tag:
+            return
+        if tag != (etag_of(content.entry) or self._known(content.key) or self._begin(content, tag)):
+            raise ContentChanged(f"{content.entry.path} has changed in the bucket since it was listed, or first read")
+        with self._lock:
+            if content.key in self._asked:
+                self._asked[content.key] = True
+
+    def earlier(self, content: Content) -> Content | None:
+        """Give the content that an earlier mount has read at this path, with an ETag; None where none is known."""
+        if content.entry.versioning is not Versioning.BUCKET or etag_of(content.entry):
+            return None  # or its ETag is a part of its identity
+        digest = self._notes.get_value(self._path_name(content))
+        key = ContentId(content.key.scheme, (digest or b"").decode("ascii", "replace"))
+        if not digest or key == content.key or self._known(content.key) or self._known(key) is None:
+            return None
+        return content._replace(key=key)
+
+    def asks(self, earlier: Content) -> None:
+        """Told before the ETag of an earlier mount's content is asked for."""
+        with self._lock:
+            self._asked.setdefault(earlier.key, False)
+            if len(self._asked) > KEPT:
+                self._asked.popitem(last=False)
+
+    def confirmed(self, earlier: Content) -> bool:
+        """Tell whether an answer has shown that version."""
+        with self._lock:
+            return self._asked.get(earlier.key, False)
+
+    def adopt(self, content: Content, earlier: Content) -> None:
+        """Note that a content is what an earlier mount has read."""
+        tag = self._known(earlier.key)
+        if tag is not None:
+            self._begin(content, tag)
+
+    def _known(self, key: ContentId) -> str | None:
+        with self._lock:
+            known = self._first.get(key)
+        if known is None:
+            stored = self._notes.get_value(_name(key))
+            known = None if stored is None else self._remember(key, stored.decode("utf-8", "replace"))
+        return known
+
+    def _begin(self, content: Content, tag: str) -> str:
+        first = self._remember(content.key, tag)
+
+        def note() -> None:
+            self._notes.set_value(_name(content.key), tag.encode())
+            self._notes.set_value(self._path_name(content), content.key.digest.encode())
+
+        if content.size is None or content.size > WHOLE_MAX:
+            note()  # before a block of it can lie on the disk
+        else:
+            self._later(note)
+        return first
+
+    def _remember(self, key: ContentId, tag: str) -> str:
+        """Give the tag that was there first."""
+        with self._lock:
+            first = self._first.setdefault(key, tag)
+            self._first.move_to_end(key)
+            if len(self._first) > KEPT:
+                self._first.popitem(last=False)
+        return first
+
+    def _path_name(self, content: Content) -> str:
+        """Name what was read last at a path, of this size."""
+        where = f"{self._repo}\0{content.entry.path}\0{content.size}"
+        return f"read/{hashlib.blake2b(where.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
+
+
+def _name(key: ContentId) -> str:
+    return f"version/{key.digest}"
