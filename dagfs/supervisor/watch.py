@@ -12,11 +12,11 @@ import os
 import signal
 import struct
 import time
-from pathlib import Path
 from typing import NoReturn
 
 from dagfs.kernel.mounting import Mount
 from dagfs.kernel.session import PROBE
+from dagfs.supervisor.policy import stopped
 from dagfs.supervisor.post import STACKS, die_with
 
 PERIOD = 10.0
@@ -57,7 +57,7 @@ class Watch:
             self._send_asker()
             return False
         notes = _NOTES.unpack(self._notes[:])
-        if notes[0] == notes[1] or notes != self._seen or _stopped(self._asker):
+        if notes[0] == notes[1] or notes != self._seen or stopped(self._asker):
             self._seen = notes
             self._excuse()
             return False
@@ -120,10 +120,3 @@ class Watch:
                     pass
                 _NOTES.pack_into(self._notes, 0, asked, asked)
             time.sleep(self._period)
-
-
-def _stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
