@@ -8,8 +8,9 @@ from typing import Any
 
 from dagfs.config import Places
 from dagfs.daemon.control import ask
-from dagfs.daemon.state import MountState, Registry, alive, holding, stopped
+from dagfs.daemon.state import MountState, Registry, alive, holding
 from dagfs.kernel.mountinfo import is_ours
+from dagfs.supervisor.policy import stopped
 
 NOTHING_HIDDEN: dict[str, Any] = {"hidden": 0, "hidden_names": [], "refused_links": 0, "refused_link_names": []}
 

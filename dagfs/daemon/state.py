@@ -104,13 +104,6 @@ def birth(pid: int) -> int:
     return 0 if after_name[0] == "Z" else int(after_name[19])
 
 
-def stopped(pid: int) -> bool:
-    """Tell whether a process is stopped, by a signal or a debugger."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    return False
-
-
 def alive(state: MountState) -> bool:
     """Tell whether the process that held this mount still runs."""
     if not Path("/proc/self").exists():

@@ -52,8 +52,11 @@ class Killed:
         self._looking.join()
 
     def add(self, message: bytes) -> None:
-        """A request will be answered later."""
+        """A request will be answered later. An opening is answered in any case: it counts, and only a program that has
+        its handle can close it."""
         _, op, unique, _, _, _, thread, _, _ = IN_HEADER.unpack_from(message)
+        if op == Op.OPEN:
+            return
         with self._changed:
             self._threads[unique] = thread
             if op != Op.READ or int.from_bytes(message[_READ_FLAGS], sys.byteorder) & _O_DIRECT:

@@ -25,9 +25,9 @@ class Ledger:
     def __init__(self, directory: Path, spare: Spare) -> None:
         self._directory = directory
         self._spare = spare
-        self._lock = threading.Lock()  # over the choice between the next two, and over writes
-        self._values: Values | None = None  # None iff the disk takes no writes, or there is none
-        self._frozen: FrozenValues | None = None  # what such a disk has
+        self._lock = threading.Lock()  # held over writes
+        self._values: Values | None = None  # None as long as the disk takes no writes
+        self._frozen: FrozenValues | None = None  # what such a disk has; of no meaning once there are values
         self._told = False  # the log has been told of the trouble that there is
         spare.reload()
         try:
@@ -41,8 +41,7 @@ class Ledger:
         kept = self._spare.get(name)
         if kept is not None:
             return kept
-        with self._lock:
-            on_disk = self._values or self._frozen
+        on_disk = self._values or self._frozen  # without the lock: the dispatcher asks, and must not wait for a disk
         return None if on_disk is None else on_disk.get(name)
 
     def set_value(self, name: str, value: bytes) -> None:
@@ -70,16 +69,15 @@ class Ledger:
             log.error("a node id is not written down, there is no room: a worker's death may cost ESTALE")
 
     def _open(self) -> Values:
-        values = self._values = Values(private_directory(self._directory), _LIMIT)
-        frozen, self._frozen = self._frozen, None
-        if frozen is not None:
-            frozen.close()
-        return values
+        self._values = Values(private_directory(self._directory), _LIMIT)
+        return self._values
 
     def _freeze(self) -> None:
-        with contextlib.suppress(*INDEX_ERRORS):  # nothing was ever written
+        try:
             if self._values is None:
                 self._frozen = FrozenValues(self._directory)
+        except INDEX_ERRORS as error:
+            log.warning("no node ids of earlier workers, if there were any, can be read: %s", error)
 
     def _complain(self, error: Exception) -> None:
         if not self._told:

@@ -7,8 +7,10 @@ its successor. Between the two stands the kernel's OOM killer: it uses SIGKILL, 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 MAX_FAULTS = 5
 """Workers in a row that died of themselves before they had settled; then programs get ENOTCONN instead of waiting."""
@@ -95,6 +97,13 @@ class Restarts:
         if self._useless < 2:
             return 0.0
         return min(FIRST_PAUSE * 2.0 ** min(self._useless - 2, 16), LONGEST_PAUSE)
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, by a signal or a debugger."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def oom_kills(statistics: str = "/proc/vmstat") -> int:

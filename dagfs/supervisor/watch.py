@@ -13,11 +13,11 @@ import os
 import signal
 import struct
 import time
-from pathlib import Path
 from typing import NoReturn
 
 from dagfs.kernel.mounting import Mount
 from dagfs.kernel.session import PROBE
+from dagfs.supervisor.policy import stopped
 from dagfs.supervisor.post import STACKS, die_with
 
 PERIOD = 10.0
@@ -66,7 +66,7 @@ class Watch:
         notes = _NOTES.unpack(self._notes[:]) if self._pulse is None else self._pulse.notes(self._mount.fd)
         nothing_owed = notes[0] == notes[1]
         self.served = notes[1] != self._seen[1] or (nothing_owed and self._pulse is not None)
-        if nothing_owed or notes != self._seen or _stopped(self._asker):
+        if nothing_owed or notes != self._seen or stopped(self._asker):
             self._seen = notes
             self._excuse()
             return False
@@ -129,10 +129,3 @@ class Watch:
                     pass
             _NOTES.pack_into(self._notes, 0, asked, asked)
             time.sleep(self._period)
-
-
-def _stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import socket
@@ -59,7 +60,7 @@ def test_a_link_that_another_user_planted_is_refused_and_what_it_names_is_left_a
     own = shared / "documents"
     assert run_as(NOBODY, lambda: own.mkdir(mode=0o755)) == 0
     assert run_as(SOMEBODY, lambda: (shared / "dagfs").symlink_to(own)) == 0
-    assert run_as(NOBODY, lambda: use(shared / "dagfs")) == OWN_WORDS
+    assert run_as(NOBODY, lambda: use(shared / "dagfs")) in (OWN_WORDS, errno.EACCES)  # the kernel may be the first
     assert stat.S_IMODE(own.stat().st_mode) == 0o755
     assert list(own.iterdir()) == []
 

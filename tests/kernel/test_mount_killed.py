@@ -16,7 +16,8 @@ from support.mounts import Mounted, mounted
 from support.trees import pattern
 
 from dagfs.errors import RemoteUnavailable
-from dagfs.kernel.killed import killed
+from dagfs.kernel.killed import PERIOD, Killed, killed
+from dagfs.kernel.protocol import IN_HEADER, Op
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount
@@ -170,7 +171,29 @@ def test_a_thread_is_as_good_as_dead_when_a_signal_waits_that_it_does_not_surviv
                 assert not killed(one.pid), number
             one.send_signal(signal.SIGQUIT)
             assert killed(one.pid)
+            assert let_go(one.pid, {1: Op.OPEN, 2: Op.READ, 3: Op.LOOKUP, 4: Op.READ}, interrupted=[1, 4]) == {3, 4}
         finally:
             one.kill()
     assert not killed(one.pid)
     assert not killed(threading.get_native_id())
+
+
+def let_go(thread: int, requests: dict[int, Op], interrupted: list[int]) -> set[int]:
+    """Give who is let go of requests of a thread that is as good as dead: no opening, which would count for ever, and
+    no read of pages that others may wait for, unless it is known to end with its answer only."""
+    gone: list[int] = []
+    waiting = Killed(gone.append)
+    waiting.start()
+    try:
+        for unique, op in requests.items():
+            waiting.add(IN_HEADER.pack(80, op, unique, 1, 0, 0, thread, 0, 0) + bytes(40))
+        for unique in interrupted:
+            waiting.interrupted(unique)
+        deadline = time.monotonic() + SECONDS
+        while len(gone) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2.5 * PERIOD)
+    finally:
+        waiting.stop()
+    assert len(gone) == len(set(gone))
+    return set(gone)

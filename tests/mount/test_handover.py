@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from support.commands import Home
-from support.disks import needs_root, small_disk
+from support.disks import fill, needs_root, small_disk
 from support.histories import History, history, until
 from support.hubs import hub
 from support.mounts import ORDINARY
@@ -48,16 +48,6 @@ def next_worker(home: Home, how: str = "killed") -> None:
     if how == "renewed":
         command = Path(f"/proc/{report(home)['workers'][0]}/cmdline").read_bytes()
         assert b"dagfs.daemon.successor" in command, "the code of before goes on"
-
-
-def fill(disk: Path) -> None:
-    with open(disk / "fill", "ab", buffering=0) as file:
-        for size in (1 << 16, 1 << 12):
-            while True:
-                try:
-                    file.write(bytes(size))
-                except OSError:
-                    break
 
 
 @needs_root

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.disks import needs_root, remount, small_disk
+from support.disks import fill, needs_root, remount, small_disk
 
 from dagfs.model import Entry, Kind, Versioning
 from dagfs.store.ledger import Ledger, forget
@@ -17,17 +17,6 @@ from dagfs.store.spare import HALF, Spare
 from dagfs.tree.numbers import PAGE, NumberBook
 
 MiB = 1 << 20
-
-
-def fill(disk: Path) -> None:
-    """Leave not a byte of room."""
-    with open(disk / "fill", "ab", buffering=0) as file:
-        for size in (1 << 16, 1 << 12):
-            while True:
-                try:
-                    file.write(bytes(size))
-                except OSError:
-                    break
 
 
 def worker(work: Callable[[], None], *, killed: bool) -> None:

@@ -24,6 +24,17 @@ def small_disk(path: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", path], check=True, timeout=10)
 
 
+def fill(disk: Path) -> None:
+    """Leave not a byte of room on a disk, by a file `fill`."""
+    with open(disk / "fill", "ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 12):
+            while True:
+                try:
+                    file.write(bytes(size))
+                except OSError:
+                    break
+
+
 def remount(path: Path, how: str) -> None:
     """Make a disk read-only ("ro") or writable ("rw") under whoever uses it."""
     subprocess.run(["mount", "-o", f"remount,{how}", path], check=True, timeout=10)
