@@ -8,7 +8,7 @@ from collections import Counter
 from dagfs.model import Content, ContentId, Proof, Span
 from dagfs.proofs import prove
 from dagfs.store.handles import MemoryFile
-from dagfs.store.partial import VolatileBlocks
+from dagfs.store.volatile import VolatileBlocks
 
 
 class MemoryStore:

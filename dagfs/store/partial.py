@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import struct
 import threading
-import zlib
 from array import array
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from dagfs import system
 from dagfs.model import Content, Proof, Span
 from dagfs.proofs import CHUNK, Prover
 from dagfs.store.handles import BLOCK, Checker
 from dagfs.store.layout import unlink_quietly
+from dagfs.store.pieces import Edges, missing, split
 
 RECORD = struct.Struct("<II")
 """Of the log: number of the block, CRC-32 of its bytes. A torn or wrong record costs its block, nothing else."""
@@ -29,53 +27,6 @@ _REPORTED = 16
 
 STEP = 8 << 20
 """Bytes hashed at a time, in 15 ms: then it is another file's turn."""
-
-VOLATILE_MAX = 32 << 20
-"""Bytes kept of a large file that the disk cannot take."""
-
-
-class Blocks(Protocol):
-    """What `PartialFile` needs besides its users' count."""
-
-    size: int
-    finished: bool
-    """True once the file is published: nobody comes back for its blocks."""
-
-    @property
-    def completing(self) -> Span | None: ...
-    def missing(self, span: Span) -> Sequence[Span]: ...
-    def read(self, offset: int, size: int) -> bytes | None: ...
-    def write(self, offset: int, data: bytes) -> None: ...
-    def advance(self) -> bool: ...
-    def publish(self) -> bool: ...
-    def shut(self) -> None: ...
-
-
-class _Edges:
-    """Joins the pieces of a block that come in order; what leaves a gap is not used."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._edges: dict[int, tuple[int, int]] = {}  # block -> end of what has come, its CRC-32
-
-    def join(self, block: int, offset: int, piece: bytes) -> tuple[int, bytes, int | None]:
-        """Give where to write which part of a piece, and the block's CRC-32 when it is complete with it."""
-        end, crc = self._edges.get(block, (block * BLOCK, 0))
-        fresh = piece[end - offset :] if offset <= end else b""
-        crc = zlib.crc32(fresh, crc)
-        complete = end + len(fresh) == min((block + 1) * BLOCK, self._size)
-        if complete:
-            self._edges.pop(block, None)
-        elif fresh:
-            self._edges[block] = (end + len(fresh), crc)
-        return end, fresh, crc if complete else None
-
-    def forget(self, block: int) -> None:
-        """What has come of a block is lost: it must come from its beginning."""
-        self._edges.pop(block, None)
-
-    def clear(self) -> None:
-        self._edges.clear()
 
 
 class DiskBlocks:
@@ -99,7 +50,7 @@ class DiskBlocks:
         self._count = -(-size // BLOCK)
         self._there = bytearray(self._count)
         self._checksums = array("I", bytes(4 * self._count))
-        self._edges = _Edges(size)
+        self._edges = Edges(size)
         self._fresh = 0  # blocks written and not reported as growth
         self._prover = Prover(self._content)  # used by one thread at a time, outside of the lock
         self._hashed = 0  # bytes of the beginning that it has seen, or is seeing
@@ -120,12 +71,12 @@ class DiskBlocks:
 
     def missing(self, span: Span) -> list[Span]:
         with self._lock:
-            return _missing(self._there, span, self.size)
+            return missing(self._there, span, self.size)
 
     def read(self, offset: int, size: int) -> bytes | None:
         size = max(0, min(size, self.size - offset))
         with self._lock:
-            if _missing(self._there, Span(offset, offset + size), self.size):
+            if missing(self._there, Span(offset, offset + size), self.size):
                 return None
         damaged = self._checker.damaged(self._fd, self.size, offset, size)
         if damaged:
@@ -137,7 +88,7 @@ class DiskBlocks:
         with self._lock:
             if self.finished:
                 return
-            for block, start, piece in _split(offset, data):
+            for block, start, piece in split(offset, data):
                 if not self._there[block]:
                     self._write(block, start, piece)
             grown, self._fresh = self._fresh >= _REPORTED, self._fresh % _REPORTED
@@ -278,123 +229,3 @@ class DiskBlocks:
             if len(chunk) != min(CHUNK, end - offset):
                 raise OSError("a file of blocks is shorter than it was")
             yield chunk
-
-
-class VolatileBlocks:
-    """The last blocks of a file that cannot be kept on disk, thread-safe. It is never whole, hence never proved."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.finished = False
-        self._lock = threading.Lock()  # guards everything below
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._coming: dict[int, bytearray] = {}
-
-    @property
-    def completing(self) -> Span | None:
-        return None
-
-    def missing(self, span: Span) -> list[Span]:
-        with self._lock:
-            return _missing(self._blocks, span, self.size)
-
-    def read(self, offset: int, size: int) -> bytes | None:
-        size = max(0, min(size, self.size - offset))
-        blocks = range(offset // BLOCK, -(-(offset + size) // BLOCK))
-        with self._lock:
-            if any(block not in self._blocks for block in blocks):
-                return None
-            data = b"".join(self._blocks[block] for block in blocks)
-        skip = offset % BLOCK
-        return data[skip : skip + size]
-
-    def write(self, offset: int, data: bytes) -> None:
-        with self._lock:
-            for block, start, piece in _split(offset, data):
-                coming = self._coming.setdefault(block, bytearray())
-                end = block * BLOCK + len(coming)
-                if start <= end:
-                    coming += piece[end - start :]
-                if len(coming) == min(BLOCK, self.size - block * BLOCK):
-                    self._blocks[block] = bytes(self._coming.pop(block))
-                    self._blocks.move_to_end(block)
-            while len(self._blocks) > VOLATILE_MAX // BLOCK:
-                self._blocks.popitem(last=False)
-            while len(self._coming) > VOLATILE_MAX // BLOCK:
-                del self._coming[next(iter(self._coming))]
-
-    def advance(self) -> bool:
-        return False
-
-    def publish(self) -> bool:
-        return False
-
-    def shut(self) -> None:
-        pass
-
-
-class SharedPartial:
-    """One user's pin on the blocks of a file. When the disk fails, the rest of its reads goes through memory."""
-
-    def __init__(self, blocks: Blocks, release: Callable[[], None]) -> None:
-        self._blocks = blocks
-        self._release: Callable[[], None] | None = release
-        self.size = blocks.size
-
-    @property
-    def completing(self) -> Span | None:
-        return self._blocks.completing
-
-    def missing(self, span: Span) -> Sequence[Span]:
-        return self._blocks.missing(span)
-
-    def read(self, offset: int, size: int) -> bytes | None:
-        try:
-            return self._blocks.read(offset, size)
-        except OSError:
-            self._blocks = VolatileBlocks(self.size)
-            return None
-
-    def write(self, offset: int, data: bytes) -> None:
-        try:
-            self._blocks.write(offset, data)
-        except OSError:
-            self._blocks = VolatileBlocks(self.size)
-            self._blocks.write(offset, data)
-
-    def advance(self) -> bool:
-        return self._blocks.advance()
-
-    def publish(self) -> bool:
-        return self._blocks.publish()
-
-    def close(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release()
-
-
-def _split(offset: int, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Cut bytes at block limits: block, offset in the file, bytes."""
-    end = offset + len(data)
-    at = offset
-    while at < end:
-        block = at // BLOCK
-        upto = min(end, (block + 1) * BLOCK)
-        yield block, at, data if upto - at == len(data) else data[at - offset : upto - offset]
-        at = upto
-
-
-def _missing(there: bytearray | OrderedDict[int, bytes], span: Span, size: int) -> list[Span]:
-    found: list[Span] = []
-    if isinstance(there, bytearray) and 0 not in there:
-        return found
-    for block in range(span.start // BLOCK, -(-min(span.end, size) // BLOCK)):
-        if there[block] if isinstance(there, bytearray) else block in there:
-            continue
-        start, end = block * BLOCK, min((block + 1) * BLOCK, size)
-        if found and found[-1].end == start:
-            found[-1] = Span(found[-1].start, end)
-        else:
-            found.append(Span(start, end))
-    return found

@@ -13,7 +13,9 @@ from functools import partial
 from dagfs import system
 from dagfs.model import Content, ContentId, Proof
 from dagfs.store.layout import Layout, unlink_quietly
-from dagfs.store.partial import Blocks, DiskBlocks, SharedPartial, VolatileBlocks
+from dagfs.store.partial import DiskBlocks
+from dagfs.store.shared import Blocks, SharedPartial
+from dagfs.store.volatile import VolatileBlocks
 
 KEPT_OPEN = 8
 """Unused partial files that stay open: a reader comes back for each 128 KiB, and opening one reads its log."""

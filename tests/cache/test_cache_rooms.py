@@ -23,7 +23,7 @@ from dagfs.model import Content, Span, Urgency, Versioning
 from dagfs.proofs import Prover
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
-from dagfs.store.partial import SharedPartial
+from dagfs.store.shared import SharedPartial
 
 READER = Urgency.READER
 MiB = 1 << 20
