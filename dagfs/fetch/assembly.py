@@ -7,6 +7,7 @@ import enum
 from dagfs.errors import ContentChanged, IntegrityError, ProtocolError, TooLarge
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
+from dagfs.hub.reply import plain_tag
 from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
 from dagfs.proofs import Prover, chunks
@@ -17,6 +18,10 @@ MEASURED_MAX = 64 << 30
 
 class SizeNeeded(Exception):
     """More than WHOLE_MAX bytes came of a file whose size nobody has told."""
+
+
+class OtherSize(IntegrityError):
+    """The hub announces another size of an unversioned object than was listed; each time, it is another object."""
 
 
 class Mode(enum.Enum):
@@ -62,7 +67,7 @@ class Assembly:
     def head(self, head: BodyHead) -> None:
         """A body begins. Raises ProtocolError, IntegrityError, ContentChanged."""
         self._ranged = head.ranged
-        self._check_validator(head.validator)
+        self._check_validator(plain_tag(head.validator) or None)
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
             self._pieces.clear()
@@ -175,7 +180,9 @@ class Assembly:
 
     def _learn_size(self, total: int) -> None:
         if self._size is not None and total != self._size:
-            raise IntegrityError(f"{self._path}: the hub sends {total} bytes, not {self._size}")
+            bucket = self._content.entry.versioning is Versioning.BUCKET
+            kind = OtherSize if bucket else IntegrityError
+            raise kind(f"{self._path}: the hub sends {total} bytes, not {self._size}")
         self._announce(total)
         if self._mode is not Mode.STREAM and total > WHOLE_MAX:
             self._mode = Mode.STREAM

@@ -19,7 +19,7 @@ from dagfs.errors import (
     RemoteError,
     RemoteUnavailable,
 )
-from dagfs.fetch.assembly import SizeNeeded
+from dagfs.fetch.assembly import OtherSize, SizeNeeded
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.job import Attempt, Job, State
 from dagfs.fetch.queue import Queue
@@ -29,7 +29,7 @@ from dagfs.fetch.timer import Timer
 from dagfs.hub.retry import DENIALS_MAX
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Content, Span, Urgency, Versioning
+from dagfs.model import Commit, Content, Span, Urgency
 
 log = logging.getLogger(__name__)
 
@@ -219,8 +219,8 @@ class Fetcher:
         delay = self._delay(job, error, now)
         if delay is None:
             given_up = error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error))
-            if isinstance(error, IntegrityError) and job.content.entry.versioning is Versioning.BUCKET:
-                given_up = ContentChanged(f"it has changed in the bucket: {error}")  # another size, each time
+            if isinstance(error, OtherSize):
+                given_up = ContentChanged(f"it has changed in the bucket: {error}")
             for ended in (job, *(self._hopeless(now) if isinstance(error, RemoteError) else ())):
                 self._finish(ended, given_up)
             return

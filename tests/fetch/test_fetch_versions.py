@@ -9,11 +9,14 @@ from support.contents import RecordingSink, noise
 
 from dagfs.errors import AccessDenied, ContentChanged, DagfsError, RemoteUnavailable
 from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch.assembly import Assembly
+from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.fetch.versions import Versions
 from dagfs.hub.memory import MemorySource
+from dagfs.hub.source import BodyHead
 from dagfs.metrics import Metrics
 from dagfs.model import Content, Entry, Kind, RepoRef, Span, Urgency, Versioning, content_of, snapshot_mark
 from dagfs.proofs import prove
@@ -232,3 +235,13 @@ def test_contents_of_commits_are_no_concern_of_it(mounts):
     mount.versions.hold(content, '"one"')
     mount.versions.hold(content, '"two"')
     assert mount.versions.earlier(content) is None
+
+
+def test_an_etag_that_compression_makes_weak_is_the_same_version(mounts):
+    content = mounts(SMALL).content(len(SMALL))
+    assembly = Assembly(content, None, RecordingSink(), BlobIds())
+    assembly.head(BodyHead(0, None, False, 'W/"one"'))
+    assembly.data(SMALL[:1000])
+    assembly.head(BodyHead(1000, len(SMALL), True, '"one"'))
+    with pytest.raises(ContentChanged):
+        assembly.head(BodyHead(1000, len(SMALL), True, '"two"'))

@@ -41,7 +41,7 @@ def fill(path: Path) -> None:
 
 @needs_root
 def test_a_disk_that_is_full_costs_no_read_and_is_used_again_when_it_has_room(contents, home, tmp_path):
-    with small_disk(tmp_path / "disk", 40 * MiB) as disk, hub(contents.path) as url:
+    with small_disk(tmp_path / "disk", 40 * MiB) as disk, hub(contents.path, storages=contents.storages) as url:
         cache = disk / "cache"
         with home.mounted(url, tmp_path / "data", "--cache-dir", cache) as data:
             assert survey(data, "one/git").differences(only(contents, "one/git")) == []
@@ -57,7 +57,7 @@ def test_a_disk_that_is_full_costs_no_read_and_is_used_again_when_it_has_room(co
 def test_a_disk_smaller_than_one_large_file_costs_no_read(contents, home, tmp_path):
     with (
         small_disk(tmp_path / "disk", 4 * MiB) as disk,
-        hub(contents.path) as url,
+        hub(contents.path, storages=contents.storages) as url,
         home.mounted(url, tmp_path / "data", "--cache-dir", disk / "cache") as data,
     ):
         assert differences(contents, data) == []
@@ -65,7 +65,7 @@ def test_a_disk_smaller_than_one_large_file_costs_no_read(contents, home, tmp_pa
 
 @needs_root
 def test_a_cache_that_is_read_only_serves_what_it_has_and_the_rest_is_fetched(contents, home, tmp_path):
-    with small_disk(tmp_path / "disk", 200 * MiB) as disk, hub(contents.path) as url:
+    with small_disk(tmp_path / "disk", 200 * MiB) as disk, hub(contents.path, storages=contents.storages) as url:
         cache = disk / "cache"
         with home.mounted(url, tmp_path / "data", "--cache-dir", cache) as data:
             assert survey(data, *DIRECTORIES["one"]).differences(of(contents, "one")) == []
@@ -99,7 +99,7 @@ def killed_while(step, home: Home, mountpoint: Path, times: int) -> None:
 
 def test_two_mounts_share_a_cache_while_one_is_killed_again_and_again(contents, home, tmp_path):
     with (
-        hub(contents.path, latency=0.02) as url,
+        hub(contents.path, storages=contents.storages, latency=0.02) as url,
         home.mounted(url, tmp_path / "a") as one,
         home.mounted(url, tmp_path / "b") as other,
     ):
@@ -122,7 +122,7 @@ def test_two_mounts_share_a_cache_while_one_is_killed_again_and_again(contents, 
 
 
 def test_a_process_killed_in_mid_write_leaves_a_cache_that_the_next_can_use(contents, home, tmp_path):
-    with hub(contents.path, latency=0.01) as url:
+    with hub(contents.path, storages=contents.storages, latency=0.01) as url:
         for _ in range(3):
             with home.mounted(url, tmp_path / "data") as data:
                 command = [sys.executable, "-c", READ_ALL, data]
@@ -144,7 +144,7 @@ def test_a_cache_belongs_to_one_user(contents, home, tmp_path):
     for path in (tmp_path, *tmp_path.parents):
         if path != Path("/"):
             path.chmod(path.stat().st_mode | 0o011)
-    with hub(contents.path) as url:
+    with hub(contents.path, storages=contents.storages) as url:
         with home.mounted(url, tmp_path / "data", "--cache-dir", cache) as data:
             assert survey(data, "one/git").differences(only(contents, "one/git")) == []
         os.chown(store_of(cache), NOBODY, NOBODY)
@@ -157,7 +157,7 @@ def test_a_cache_belongs_to_one_user(contents, home, tmp_path):
 
 def test_a_limit_smaller_than_every_file_costs_no_read(contents, home, tmp_path):
     with (
-        hub(contents.path) as url,
+        hub(contents.path, storages=contents.storages) as url,
         home.mounted(url, tmp_path / "data", "--cache-size", "50KB") as data,
     ):
         assert differences(contents, data) == []
@@ -166,7 +166,7 @@ def test_a_limit_smaller_than_every_file_costs_no_read(contents, home, tmp_path)
 
 
 def test_a_bit_flipped_anywhere_is_found_by_verify_and_never_read(contents, home, tmp_path):
-    with hub(contents.path) as url:
+    with hub(contents.path, storages=contents.storages) as url:
         with home.mounted(url, tmp_path / "data") as data:
             assert differences(contents, data) == []
         damaged = []

@@ -1,7 +1,7 @@
 """Right or nothing: kinds of content x faults x sizes x readers, through a real mount of a hub that fails on command.
 
 Each mount holds every kind of content in every size; `one/` is read by one program, `eight/` by eight at once.
-Connected buckets are not in the matrix: a mount does not show them.
+Objects of buckets have no hash: no fault of theirs changes bytes without a trace in length, head or checksum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from support.commands import Home, asked
 from support.contents import eventually
 from support.hubs import hub
-from support.kinds import DIRECTORIES, READERS, differences, of
+from support.kinds import DIRECTORIES, POND, READERS, aim, differences, of
 from support.surveys import survey
 
 from dagfs.cache.core import WRONG_SECONDS
@@ -40,12 +40,19 @@ SHORT = (0.4, 1.5)
 """The same, where the hub never recovers."""
 
 
-def first(count, *faults, kind="raw", size=""):
+def hits(request, kind, size, unseen):
+    """`unseen`: nothing but a hash can find it, which objects of buckets do not have."""
+    seen, path = aim(request)
+    ours = path.startswith((*READERS, POND)) and not (unseen and path.startswith(POND))
+    return seen == kind and ours and size in path
+
+
+def first(count, *faults, kind="raw", size="", unseen=False):
     """Let the first `count` answers for each path fail, by `faults` in turn."""
 
     def hook(request):
-        hit = request.kind == kind and request.number < count and request.path.startswith(tuple(READERS))
-        return faults[request.number % len(faults)] if hit and size in request.path else None
+        hit = request.number < count and hits(request, kind, size, unseen)
+        return faults[request.number % len(faults)] if hit else None
 
     return hook
 
@@ -54,8 +61,7 @@ def now_and_then(fault, every=4, kind="raw"):
     """Let the first answer for each path fail, and of those that follow one in `every`."""
 
     def hook(request):
-        hit = request.kind == kind and request.number % every == 0 and request.path.startswith(tuple(READERS))
-        return fault if hit else None
+        return fault if request.number % every == 0 and hits(request, kind, "", False) else None
 
     return hook
 
@@ -70,7 +76,7 @@ FAULTS = {
     "a body cut at once": first(2, Fault(cut_after=0)),
     "bodies cut in the middle": now_and_then(Fault(cut_after=1_000)),
     "bodies cut one byte before their end": first(2, Fault(cut_after=120_000)),
-    "flipped bytes in small files": first(2, Fault(flip=99_999), Fault(flip=5), size="small"),
+    "flipped bytes in small files": first(2, Fault(flip=99_999), Fault(flip=5), size="small", unseen=True),
     "a longer Content-Length": first(2, Fault(length_error=7)),
     "a shorter Content-Length": first(2, Fault(length_error=-7)),
     "a body that ends early without a word": first(2, Fault(truncate=7)),
@@ -82,7 +88,7 @@ FAULTS = {
     "a trickle of single bytes": first(1, Fault(drip=20)),
     "the name of another span": first(2, Fault(start_error=5)),
     "the bytes of another span after a cut, in small files": first(
-        2, Fault(cut_after=1_000), Fault(misplaced=True), size="small"
+        2, Fault(cut_after=1_000), Fault(misplaced=True), size="small", unseen=True
     ),
     "gzip that nobody asked for": first(2, Fault(gzip=True)),
     "gzip that is cut": first(2, Fault(gzip=True, cut_after=200)),
@@ -110,7 +116,7 @@ FAULTS_OF_OTHER_HUBS = {
     "without ranges: bodies cut in the middle": (NO_RANGES, first(2, Fault(cut_after=100_000))),
     "without ranges: flipped bytes in small files": (
         NO_RANGES,
-        first(2, Fault(flip=99_999), Fault(flip=5), size="small"),
+        first(2, Fault(flip=99_999), Fault(flip=5), size="small", unseen=True),
     ),
     "without ranges: a longer Content-Length": (NO_RANGES, first(2, Fault(length_error=7))),
     "without ranges: a shorter Content-Length": (NO_RANGES, first(2, Fault(length_error=-7))),
@@ -159,7 +165,10 @@ def quick_or_stress(faults):
 @pytest.mark.parametrize("fault", quick_or_stress(FAULTS))
 def test_a_fault_that_a_retry_heals_is_seen_by_no_reader(contents, tmp_path, fault):
     home = Home(tmp_path / "home", deadlines=(STALL, PATIENCE))
-    with hub(contents.path, fault=FAULTS[fault]) as url, home.mounted(url, tmp_path / "data") as data:
+    with (
+        hub(contents.path, storages=contents.storages, fault=FAULTS[fault]) as url,
+        home.mounted(url, tmp_path / "data") as data,
+    ):
         assert differences(contents, data) == []
         asked_for = asked(url)["raw_paths"]
     assert max(asked_for.values()) <= REQUESTS_MAX, asked_for
@@ -170,7 +179,10 @@ def test_a_fault_of_another_hub_is_seen_by_no_reader(contents, tmp_path, fault):
     home = Home(tmp_path / "home", deadlines=(STALL, PATIENCE))
     behaviour, hook = FAULTS_OF_OTHER_HUBS[fault]
     options = {"fault": hook} if hook else {}
-    with hub(contents.path, behaviour=behaviour, **options) as url, home.mounted(url, tmp_path / "data") as data:
+    with (
+        hub(contents.path, storages=contents.storages, behaviour=behaviour, **options) as url,
+        home.mounted(url, tmp_path / "data") as data,
+    ):
         assert differences(contents, data) == []
 
 
@@ -195,7 +207,7 @@ def test_while_a_hub_wants_to_be_left_alone_no_body_is_asked_for(contents, tmp_p
 
     home = Home(tmp_path / "home")
     with (
-        hub(contents.path, fault=hook) as url,
+        hub(contents.path, storages=contents.storages, fault=hook) as url,
         home.mounted(url, tmp_path / "data") as data,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -223,32 +235,44 @@ NEVER_HEALING = {
     "cut gzip": ("raw", Fault(gzip=True, truncate=5)),
 }
 NEVER_HEALING_QUICK = 4
+NEVER_HEALING_QUICK_IN_A_BUCKET = ("503", "listings: 503")
+UNSEEN_IN_A_BUCKET = ("flipped bytes",)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(name, marks=[] if number < NEVER_HEALING_QUICK else pytest.mark.stress)
-        for number, name in enumerate(NEVER_HEALING)
-    ],
-)
-def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_file(contents, tmp_path, fault):
+def never_healing():
+    for number, name in enumerate(NEVER_HEALING):
+        marks = [] if number < NEVER_HEALING_QUICK else pytest.mark.stress
+        yield pytest.param(name, "one/dvc3", marks=marks, id=name)
+    for name in NEVER_HEALING:
+        if name not in UNSEEN_IN_A_BUCKET:
+            marks = [] if name in NEVER_HEALING_QUICK_IN_A_BUCKET else pytest.mark.stress
+            yield pytest.param(name, f"{POND}/one", marks=marks, id=f"{name}, of a bucket")
+
+
+@pytest.mark.parametrize(("fault", "place"), never_healing())
+def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_file(contents, tmp_path, fault, place):
     """What was read before stays readable, nothing wrong is given, and all is well once the hub is."""
     ill = tmp_path / "ill"
     kind, broken = NEVER_HEALING[fault]
 
     def hook(request):
-        return broken if request.kind == kind and request.path.startswith("one/dvc3") and ill.exists() else None
+        seen, path = aim(request)
+        return broken if seen == kind and path.startswith(place) and ill.exists() else None
 
-    wanted = {path: data for path, data in of(contents, "one").items() if path.startswith("one/dvc3/")}
+    wanted = {path: data for path, data in of(contents, "one").items() if path.startswith(f"{place}/")}
     others = {path: data for path, data in of(contents, "one").items() if path.startswith("one/git/")}
     home = Home(tmp_path / "home", deadlines=SHORT)
-    with hub(contents.path, fault=hook) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+    with (
+        hub(contents.path, storages=contents.storages, fault=hook) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
         assert survey(data, "one/git").differences(others) == []
         if kind == "raw":
-            os.listdir(data / "one/dvc3")
+            os.listdir(data / place)
+        elif place.startswith(POND):
+            os.listdir(data / POND)
         ill.touch()
-        seen = survey(data, "one/dvc3", readers=4, seconds=60)
+        seen = survey(data, place, readers=4, seconds=60)
         assert seen.errors
         assert seen.errors <= {"EIO", "ETIMEDOUT"}
         if fault != "flipped bytes":  # those of a large file are served while they come
@@ -256,7 +280,7 @@ def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_fil
         assert survey(data, "one/git").differences(others) == []
         ill.unlink()
         time.sleep(WRONG_SECONDS)  # what was found wrong just now is given to nobody
-        assert survey(data, "one/dvc3", readers=4).differences(wanted) == []
+        assert survey(data, place, readers=4).differences(wanted) == []
 
 
 def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents, tmp_path):
@@ -268,7 +292,10 @@ def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents
     def flip(request):
         return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and ill.exists() else None
 
-    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data") as data:
+    with (
+        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        home.mounted(url, tmp_path / "data") as data,
+    ):
         with open(data / path, "rb", buffering=0) as file:
             assert os.pread(file.fileno(), 4096, 0) != right[:4096]
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
@@ -288,7 +315,10 @@ def test_wrong_bytes_that_an_earlier_worker_gave_are_gone_as_well(contents, tmp_
     def flip(request):
         return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and ill.exists() else None
 
-    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+    with (
+        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
         os.listdir((data / path).parent)
         with open(data / path, "rb", buffering=0) as file:
             assert os.pread(file.fileno(), 4096, 0) != right[:4096]
@@ -308,7 +338,10 @@ def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tm
         hit = (request.kind, request.path) == ("raw", path) and (request.number == 0 or not heals)
         return Fault(flip=100) if hit else None
 
-    with hub(contents.path, fault=flip) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+    with (
+        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
         done = subprocess.run(["cat", data / path], capture_output=True, timeout=60, check=False)
         assert done.returncode == 1
         assert b"Input/output error" in done.stderr

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from support import fsx
 from support.hubs import hub
+from support.kinds import DIRECTORIES, aim
 from support.repos import write_files
 
 from dagfs.devhub.behaviour import Fault
 
+PLACES = tuple(f"{where}/" for wheres in DIRECTORIES.values() for where in wheres)
 SEED = int(os.environ.get("DAGFS_TEST_SEED") or random.randrange(1 << 30))
 """Printed by every reader; DAGFS_TEST_SEED repeats it."""
 
@@ -41,13 +43,13 @@ def end_all(readers: list[subprocess.Popen[str]], seconds: float) -> None:
 @pytest.fixture(scope="module")
 def truth(contents, tmp_path_factory):
     root = tmp_path_factory.mktemp("truth")
-    write_files(root, {path: data for path, data in contents.files.items() if path.startswith(("one/", "eight/"))})
+    write_files(root, {path: data for path, data in contents.files.items() if path.startswith(PLACES)})
     return root
 
 
 def now_and_then(request):
     """A hub on a bad day: one answer in seven is cut, reset or refused."""
-    if request.kind != "raw" or request.number % 7:
+    if aim(request)[0] != "raw" or request.number % 7:
         return None
     faults = (Fault(cut_after=50_000), Fault(reset_after=1), Fault(status=503))
     return faults[len(request.path) % len(faults)]
@@ -55,7 +57,7 @@ def now_and_then(request):
 
 def test_random_reads_in_every_way_are_true(contents, truth, home, tmp_path, driver):
     with (
-        hub(contents.path) as url,
+        hub(contents.path, storages=contents.storages) as url,
         home.mounted(url, tmp_path / "data", "--driver", driver) as data,
     ):
         end_all([start_fsx(SEED + n, 800, data, truth) for n in range(2)], 60)
@@ -64,7 +66,7 @@ def test_random_reads_in_every_way_are_true(contents, truth, home, tmp_path, dri
 @pytest.mark.parametrize("limit", ["20MB", "1MB"])
 def test_random_reads_are_true_while_the_cache_evicts_and_the_hub_fails(contents, truth, home, tmp_path, limit):
     with (
-        hub(contents.path, fault=now_and_then) as url,
+        hub(contents.path, storages=contents.storages, fault=now_and_then) as url,
         home.mounted(url, tmp_path / "data", "--cache-size", limit) as data,
     ):
         end_all([start_fsx(SEED + n, 300, data, truth) for n in range(3)], 80)
@@ -75,7 +77,7 @@ def test_random_reads_are_true_while_the_cache_evicts_and_the_hub_fails(contents
 @pytest.mark.parametrize("limit", ["1GB", "20MB"])
 def test_long_random_reads_are_true(contents, truth, home, tmp_path, driver, limit):
     with (
-        hub(contents.path, fault=now_and_then) as url,
+        hub(contents.path, storages=contents.storages, fault=now_and_then) as url,
         home.mounted(url, tmp_path / "data", "--driver", driver, "--cache-size", limit) as data,
     ):
         end_all([start_fsx(SEED + n, 5_000, data, truth) for n in range(4)], 500)
@@ -86,7 +88,7 @@ def test_long_random_reads_are_true(contents, truth, home, tmp_path, driver, lim
 def test_long_random_reads_are_true_while_workers_die(contents, truth, home, tmp_path):
     """A worker every 20 s: more often is the supervisor's own test."""
     with (
-        hub(contents.path, fault=now_and_then) as url,
+        hub(contents.path, storages=contents.storages, fault=now_and_then) as url,
         home.mounted(url, tmp_path / "data", "--cache-size", "20MB") as data,
     ):
         readers = [start_fsx(SEED + n, 4_000, data, truth) for n in range(4)]

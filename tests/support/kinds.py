@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from support.buckets import TOP, bucket
 from support.repos import (
     DVC_INIT,
     Truth,
@@ -20,12 +22,26 @@ from support.repos import (
 )
 from support.surveys import Survey, survey
 
+from dagfs.devhub.behaviour import RequestInfo
 from dagfs.fetch.seam import WHOLE_MAX
 
 SIZES = {"empty": 0, "small": 120_001, "large": WHOLE_MAX + 300_001}
 KINDS = ("git", "dvc2", "dvc3", "texts")
 READERS = {"one": 1, "eight": 8}
-DIRECTORIES = {who: [f"{who}/{kind}" for kind in KINDS] for who in READERS}
+POND = f"{TOP}/s3/pond"
+"""Where the objects of the connected bucket are."""
+
+DIRECTORIES = {who: [*(f"{who}/{kind}" for kind in KINDS), f"{POND}/{who}"] for who in READERS}
+_OF_POND = re.compile(r"/storage/(raw|content)/s3/pond/(.+)")
+
+
+def aim(request: RequestInfo) -> tuple[str, str]:
+    """Give what a request asks for, "raw" or "listing" of a path of the tree: of objects and folders of the bucket as
+    well, which devhub tells otherwise."""
+    found = _OF_POND.search(request.path) if request.kind == "storage" else None
+    if found is None:
+        return request.kind, request.path
+    return {"raw": "raw", "content": "listing"}[found[1]], f"{POND}/{found[2]}"
 
 
 def noise(path: str, size: int) -> bytes:
@@ -49,7 +65,10 @@ def every_kind_of_content(path: Path) -> Truth:
         (root / who / "texts").mkdir()
         add_legacy_file(root, f"{who}/texts/crlf.txt", text, dos2unix_md5(text))
     head = commit_all(root, "contents")
-    return Truth(root, head, {head: git_files(root, head) | held}, {head: frozenset(held)}, {"main": head})
+    objects = {f"{who}/{size}.bin": noise(f"{who}bucket{size}", n) for who in READERS for size, n in SIZES.items()}
+    pond = bucket(path.with_name(f"{path.name}-pond"), objects)
+    files = git_files(root, head) | held | {f"{POND}/{name}": data for name, data in objects.items()}
+    return Truth(root, head, {head: files}, {head: frozenset(held)}, {"main": head}, storages={"s3:pond": pond})
 
 
 def of(contents: Truth, who: str, *, size: str = "") -> dict[str, bytes]:
@@ -62,7 +81,7 @@ def of(contents: Truth, who: str, *, size: str = "") -> dict[str, bytes]:
 
 
 def differences(contents: Truth, data: Path, errors: tuple[str, ...] = ()) -> list[str]:
-    """Read everything: a file under `one/` by one of four programs, under `eight/` by each of eight."""
+    """Read everything: a file under `one/` by one of five programs, under `eight/` by each of eight."""
     with ThreadPoolExecutor(8) as pool:
         alone = [pool.submit(survey, data, where) for where in DIRECTORIES["one"]]
         crowd = pool.submit(survey, data, *DIRECTORIES["eight"], readers=8)

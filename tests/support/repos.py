@@ -48,6 +48,7 @@ class Truth:
     `commits`: commit sha -> path -> bytes, for every file of git and of DVC, symlinks as their target's text (as the
     hub serves them). `branches` and `tags`: name -> commit sha; `head` is the default branch's commit. `dvc`: commit
     sha -> the paths that DVC holds. `symlinks`, `submodules`, `executables`: paths, the same in each commit.
+    `storages`: folders to be served as connected buckets; the default branch's files have their objects, too.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Truth:
     symlinks: frozenset[str] = frozenset()
     submodules: frozenset[str] = frozenset()
     executables: frozenset[str] = frozenset()
+    storages: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> Mapping[str, bytes]:
