@@ -31,6 +31,8 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token, followed: Follow
     interpreter.settle_heap()
     core = Core(plan, commit, token, followed)
     try:
+        if core.ways is not None:
+            core.ways.begin()
         warmer = Warmer(core)
         operations = {"status": lambda _: _status(core), "warm": warmer.answer}
         control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)

@@ -41,6 +41,9 @@ class RemoteWay:
         origin = self._ready(0.0)
         return origin is not None and origin.vouches
 
+    def begin(self) -> None:
+        self._ready(0.0)
+
     def wants(self, wanted: Wanted) -> bool:
         return is_whole_or_large(wanted) and self._ready(0.0) is not None
 

@@ -40,6 +40,11 @@ class WaysSource:
         self._no_manifest: Marks[bool] = Marks()
         self._sizes: Marks[int] = Marks()  # of large files, as the hub has told them
 
+    def begin(self) -> None:
+        """Find out where the ways lead, without waiting for it; before a process forks it must not be called."""
+        for way in self._ways:
+            way.begin()
+
     def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
         return self._hub.resolve(revision, kind)
 
