@@ -157,6 +157,8 @@ class Visit:
             self._end(RemoteUnavailable("the transfer was cancelled"))
 
     def _look(self) -> None:
+        if self._over:  # cancelled between two looks
+            return
         try:
             body = self._tier.objects.open(object_key(self._wanted.md5), self._wanted.span)
         except NotFound as error:
