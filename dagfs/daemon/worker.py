@@ -32,6 +32,8 @@ def worker_rooms(plan: MountPlan, commit: Commit, token: Token, handed: Handed) 
     interpreter.settle_heap()
     core = Core(plan, commit, token, handed)
     try:
+        if core.ways is not None:
+            core.ways.begin()
         warmer = Warmer(core)
         operations = {
             "status": lambda _: _status(core),

@@ -69,15 +69,18 @@ def find_remote(config: str, name: str, users: str = "") -> Remote | None:
 
 def users_config(environment: Mapping[str, str]) -> str:
     """Read what DVC keeps for the user; "" when it is not there."""
-    home = environment.get("HOME") or str(Path.home())
+    home = _home(environment)
     place = environment.get("DVC_GLOBAL_CONFIG_DIR") or f"{environment.get('XDG_CONFIG_HOME') or home + '/.config'}/dvc"
     return _read(Path(place) / "config")
 
 
-def hub_url(remote: Remote | None, repo: RepoRef) -> str | None:
+def own_url(repo: RepoRef) -> str:
+    """Give the URL of the DVC remote that a hub has for each repository (section 7 of its contract)."""
+    return f"{repo.host}/{quote(repo.owner)}/{quote(repo.name)}.dvc"
+
+
+def hub_url(remote: Remote, repo: RepoRef) -> str | None:
     """Give the URL of a remote that the hub itself has, over HTTP; None for one that is elsewhere."""
-    if remote is None:
-        return f"{repo.host}/{quote(repo.owner)}/{quote(repo.name)}.dvc"
     plain = _without_user(remote.url)
     return plain if plain.startswith("http") and _at(plain, repo.host) else None
 
@@ -118,7 +121,7 @@ def aws_files(environment: Mapping[str, str], profile: str | None = None, shared
     """Read keys and region from the files that the AWS tools share. Keys of the environment go first, unless a
     `profile` is named; the library reads those by itself."""
     asked = profile or shared
-    home = environment.get("HOME") or str(Path.home())
+    home = _home(environment)
     profile = profile or environment.get("AWS_PROFILE") or "default"
     keys = shared or environment.get("AWS_SHARED_CREDENTIALS_FILE") or f"{home}/.aws/credentials"
     settings = environment.get("AWS_CONFIG_FILE") or f"{home}/.aws/config"
@@ -199,6 +202,13 @@ def _without_user(url: str) -> str:
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    try:
+        return environment.get("HOME") or str(Path.home())
+    except RuntimeError:  # a container runs under a number that its user list does not have
+        return "/nowhere"
 
 
 def _read(path: Path) -> str:

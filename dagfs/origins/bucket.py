@@ -62,12 +62,8 @@ class Bucket:
         return pull
 
     def open(self, key: str, span: Span | None) -> Body:
-        import obstore  # noqa: PLC0415 -- 15 MB that other mounts do without
-
         with _told():
-            found = obstore.get(
-                self._opened(), key, options={"range": (span.start, span.end)} if span is not None else None
-            )
+            found = self._get(key, span)
             tag = found.meta.get("e_tag")
             head = BodyHead(found.range[0], found.meta["size"], ranged=span is not None, validator=tag)
             return Body(head, _pieces(found.stream(min_chunk_size=PIECE_BYTES)))
@@ -111,6 +107,20 @@ class Bucket:
             pool = self._pool
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _get(self, key: str, span: Span | None) -> Any:
+        import obstore  # noqa: PLC0415 -- 15 MB that other mounts do without
+        from obstore.exceptions import NotSupportedError  # noqa: PLC0415
+
+        if span is None:
+            return obstore.get(self._opened(), key)
+        try:
+            return obstore.get(self._opened(), key, options={"range": (span.start, span.end)})
+        except NotSupportedError:  # a web server without ranges has small files all the same
+            found = obstore.get(self._opened(), key)
+            if span.start or found.meta["size"] > span.end:
+                raise
+            return found
 
     def _opened(self) -> Any:
         with self._lock:

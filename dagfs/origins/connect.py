@@ -47,15 +47,20 @@ def with_ways(hub: Hub, commit: Commit, asked: Asked, access: Access, find: Find
 
     Nothing is connected and no thread started before the first use. Raises UsageError for a URL that is of no use.
     """
-    tier, name = None, asked.remote
+    tier, ways = None, []
     if asked.tier is not None:
         address = addresses.tier_address(asked.tier, access.environment)
         tier = Tier(f"shared cache {redact(asked.tier)}", Bucket(address, writes=True), find)
-    if name is None:
-        return WaysSource(hub, tier, [])
-    return WaysSource(
-        hub, tier, [RemoteWay(f"DVC remote {printable(name)}", lambda: _remote(hub, commit, access, name))]
-    )
+    if asked.remote is not None:
+        name = asked.remote
+        ways.append(RemoteWay(f"DVC remote {printable(name)}", lambda: _remote(hub, commit, access, name)))
+    else:  # a tier is a DVC remote when it has the manifests as well
+        ways.append(RemoteWay("the hub's DVC remote, for listings", lambda: _hubs_own(hub), contents=False))
+    return WaysSource(hub, tier, ways)
+
+
+def _hubs_own(hub: Hub) -> Origin:
+    return hubremote.HubRemote(hub, addresses.own_url(hub.repo))
 
 
 def _remote(hub: Hub, commit: Commit, access: Access, name: str) -> Origin:
@@ -67,7 +72,9 @@ def _remote(hub: Hub, commit: Commit, access: Access, name: str) -> Origin:
     except NotFound:
         config = ""
     found = addresses.find_remote(config, name, addresses.users_config(access.environment))
+    if found is None:
+        return _hubs_own(hub)
     url = addresses.hub_url(found, hub.repo)
-    if url is not None or found is None:
-        return hubremote.HubRemote(hub, url or "")
+    if url is not None:
+        return hubremote.HubRemote(hub, url)
     return Bucket(addresses.remote_address(found, hub.repo, access.token.current(), access.environment))

@@ -25,11 +25,15 @@ COLLECT_SECONDS = 60.0
 
 
 class RemoteWay:
-    """Implements `route.Way`. `connect` finds the origin, in a thread of its own at the first use: it may have to ask
-    the hub what `.dvc/config` names. A UsageError of it is the end of this way."""
+    """Implements `route.Way`; without `contents` for manifests only.
 
-    def __init__(self, name: str, connect: Callable[[], Origin]) -> None:
+    `connect` finds the origin, in a thread of its own: it may have to ask the hub what `.dvc/config` names. Its
+    UsageError is the end of this way.
+    """
+
+    def __init__(self, name: str, connect: Callable[[], Origin], *, contents: bool = True) -> None:
         self.breaker = Breaker(name)
+        self._contents = contents
         self._connect = connect
         self._lock = threading.Lock()  # guards the two below
         self._origin: Future[Origin] | None = None
@@ -41,8 +45,11 @@ class RemoteWay:
         origin = self._ready(0.0)
         return origin is not None and origin.vouches
 
+    def begin(self) -> None:
+        self._ready(0.0)
+
     def wants(self, wanted: Wanted) -> bool:
-        return is_whole_or_large(wanted) and self._ready(0.0) is not None
+        return self._contents and is_whole_or_large(wanted) and self._ready(0.0) is not None
 
     def ask(self, wanted: Wanted, sink: BodySink) -> Transfer:
         origin = self._ready(0.0)

@@ -25,6 +25,9 @@ class Way(Protocol):
     def vouches(self) -> bool:
         """Whether its word for a file's size is as good as the hub's."""
 
+    def begin(self) -> None:
+        """Connect, without waiting for it."""
+
     def wants(self, wanted: Wanted) -> bool:
         """Say whether to ask for this file here."""
 

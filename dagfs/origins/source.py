@@ -40,6 +40,11 @@ class WaysSource:
         self._no_manifest: Marks[bool] = Marks()
         self._sizes: Marks[int] = Marks()  # of large files, as the hub has told them
 
+    def begin(self) -> None:
+        """Find out where the ways lead, without waiting for it; before a process forks it must not be called."""
+        for way in self._ways:
+            way.begin()
+
     def resolve(self, revision: str | None, kind: RefKind = RefKind.ANY) -> Commit:
         return self._hub.resolve(revision, kind)
 
@@ -113,6 +118,13 @@ class WaysSource:
                 way.breaker.count("wrong")
                 continue
             if self._tier is not None and way is not self._tier:
-                self._tier.give(f"{md5}.dir", data)
+                self._fill(self._tier, f"{md5}.dir", data)
             return data
         return None
+
+    @staticmethod
+    def _fill(tier: Tier, name: str, manifest: bytes) -> None:
+        """Bring a manifest, and the empty file where it names one: nobody has to fetch that, and DVC wants it there."""
+        tier.give(name, manifest)
+        if EMPTY_MD5.encode() in manifest:
+            tier.give(EMPTY_MD5, b"")

@@ -48,6 +48,9 @@ class Tier:
         self._absent: Marks[float] = Marks()  # large files that were not there, and when, on the monotonic clock
         self._given: Marks[bool] = Marks()  # large files of which bytes have come from here
 
+    def begin(self) -> None:
+        """Nothing to find out: the user has named it."""
+
     def wants(self, wanted: Wanted) -> bool:
         absent = self._absent.get(wanted.md5)
         if absent is not None and time.monotonic() - absent < ABSENT_SECONDS:
@@ -154,6 +157,8 @@ class Visit:
             self._end(RemoteUnavailable("the transfer was cancelled"))
 
     def _look(self) -> None:
+        if self._over:  # cancelled between two looks
+            return
         try:
             body = self._tier.objects.open(object_key(self._wanted.md5), self._wanted.span)
         except NotFound as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import Home, asked, served
-from support.repos import Truth
+from support.repos import Truth, environment, git
 from support.s3server import BUCKET, S3Server, s3_server
 
 TIER = f"s3://{BUCKET}/shared"
@@ -235,3 +238,30 @@ def test_wrong_bytes_of_a_large_file_in_the_tier_are_found_and_replaced(
             assert way(home)["wrong"] == 1
             assert stored(home, 1)["writing"]["stored"] == 1
     assert server.get(object_key(tier, right)) == right
+
+
+def test_real_dvc_pulls_from_the_tier(tmp_path: Path, sample: Truth, server: S3Server, tier: str) -> None:
+    """What was read is there, and the manifests of the directories that were listed."""
+    paths = [path for path in dvc_paths(sample) if path.startswith(("images/", "model.bin"))]
+    with served(sample.path) as url:
+        home = node(tmp_path, "home", server)
+        with home.mounted(url, tmp_path / "m", "--shared-cache", tier, "--no-prefetch") as mountpoint:
+            os.listdir(mountpoint / "images")
+            read_all(mountpoint, sample, paths)
+            (mountpoint / "images/sub/empty.png").read_bytes()
+            stored(home, len(contents_of(sample, paths)) + 2)  # with the manifest, and the empty file that it names
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(sample.path), str(clone))
+    options = f"url = {tier}\n    endpointurl = {server.url}\n    region = us-east-1"
+    (clone / ".dvc/config.local").write_text(f"[core]\n    remote = tier\n['remote \"tier\"']\n    {options}\n")
+    pulled = subprocess.run(
+        [sys.executable, "-m", "dvc", "pull", "images", "model.bin"],
+        cwd=clone,
+        env=environment(**server.environment, HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert pulled.returncode == 0, pulled.stderr
+    for path in paths:
+        assert (clone / path).read_bytes() == sample.files[path], path

@@ -1,0 +1,226 @@
+"""Where a remote is, when a way is left alone, and what a manifest may say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagfs.errors import AccessDenied, IntegrityError, NotFound, ProtocolError, RemoteUnavailable, UsageError
+from dagfs.model import Kind, RepoRef
+from dagfs.origins.addresses import (
+    aws_files,
+    find_remote,
+    hub_url,
+    own_url,
+    remote_address,
+    tier_address,
+)
+from dagfs.origins.breaker import BARREN, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from dagfs.origins.manifests import listings
+
+REPO = RepoRef("https://hub.test", "owner", "name")
+MD5 = "0" * 32
+CONFIG = """\
+[core]
+    remote = store
+    autostage = true
+['remote "store"']
+    url = s3://bucket/dvc
+    endpointurl = https://s3.test
+    region = eu-west-1
+['remote "nested"']
+    url = remote://store/below
+['remote "hub"']
+    url = https://hub.test/owner/name.dvc
+['remote "fork"']
+    url = https://ada@hub.test/other/name.dvc
+['remote "stranger"']
+    url = https://elsewhere.test/owner/name.dvc
+['remote "hubs3"']
+    url = s3://dvc
+    endpointurl = https://hub.test/owner/name.s3
+['remote "azure"']
+    url = azure://container/path
+    account_name = ada
+['remote "google"']
+    url = gs://bucket/path
+    credentialpath = /keys.json
+['remote "public"']
+    url = s3://open/path
+    allow_anonymous_login = true
+"""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "config"),
+    [
+        ("default", "s3://bucket/dvc", {"endpoint": "https://s3.test", "region": "eu-west-1"}),
+        ("nested", "s3://bucket/dvc/below", {"region": "us-east-1"}),
+        (
+            "hubs3",
+            "s3://dvc",
+            {
+                "endpoint": "https://hub.test/owner/name.s3",
+                "access_key_id": "token",
+                "secret_access_key": "token",
+                "region": "us-east-1",
+            },
+        ),
+        ("azure", "az://container/path", {"account_name": "ada"}),
+        ("google", "gs://bucket/path", {"service_account": "/keys.json"}),
+        ("public", "s3://open/path", {"skip_signature": True, "region": "us-east-1"}),
+    ],
+)
+def test_a_remote_of_dvc_config_becomes_a_store(tmp_path, name: str, url: str, config: dict) -> None:
+    found = find_remote(CONFIG, name)
+    address = remote_address(found, REPO, "token", {"HOME": str(tmp_path)})
+    assert (address.url, dict(address.config)) == (url, config)
+    assert "token" not in repr(address)
+
+
+def test_the_hubs_token_goes_to_the_hub_only() -> None:
+    urls = {name: hub_url(find_remote(CONFIG, name), REPO) for name in ("hub", "fork", "stranger", "store")}
+    assert urls == {
+        "hub": "https://hub.test/owner/name.dvc",
+        "fork": "https://hub.test/other/name.dvc",
+        "stranger": None,
+        "store": None,
+    }
+    assert find_remote("", "default") is None
+    assert own_url(REPO) == "https://hub.test/owner/name.dvc"
+
+
+def test_the_users_secrets_belong_to_the_url_that_he_gave_them_for() -> None:
+    """A commit that names the remote as the user does, with another URL, gets none of them."""
+    mine = "['remote \"store\"']\n    url = {}\n    password = secret\n"
+    config = "['remote \"store\"']\n    url = https://files.test/dvc\n"
+    assert find_remote(config, "store", mine.format("https://files.test/dvc")).options["password"] == "secret"
+    assert "password" not in find_remote(config, "store", mine.format("https://other.test/dvc")).options
+
+
+def test_keys_of_the_environment_go_before_the_files_unless_a_profile_is_named(tmp_path) -> None:
+    (tmp_path / ".aws").mkdir()
+    text = "[{}]\naws_access_key_id = {}\naws_secret_access_key = s\n"
+    (tmp_path / ".aws/credentials").write_text(text.format("default", "first") + text.format("lab", "second"))
+    (tmp_path / ".aws/config").write_text("[default]\nregion = eu-north-1\n[profile lab]\nregion = eu-south-1\n")
+    home = {"HOME": str(tmp_path)}
+    assert aws_files(home) == {"region": "eu-north-1", "access_key_id": "first", "secret_access_key": "s"}
+    assert aws_files(home | {"AWS_ACCESS_KEY_ID": "k"}) == {"region": "eu-north-1"}
+    assert aws_files(home | {"AWS_ACCESS_KEY_ID": "k"}, "lab")["access_key_id"] == "second"
+    assert aws_files(home | {"AWS_PROFILE": "lab"})["region"] == "eu-south-1"
+    assert tier_address("s3://b/p/", home).config["access_key_id"] == "first"
+
+
+@pytest.mark.parametrize("url", ["ssh://host/x", "hdfs://host/x", "gdrive://x", "relative/path", ""])
+def test_what_dagfs_does_not_speak_is_named(url: str) -> None:
+    config = f"['remote \"r\"']\n    url = {url}\n"
+    with pytest.raises(UsageError, match=r"remote r|no remote"):
+        remote_address(find_remote(config, "r"), REPO, None, {})
+
+
+@given(st.text(max_size=200))
+def test_a_config_of_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        find_remote(text, "default")
+    except UsageError:
+        pass
+
+
+def test_a_way_that_fails_is_left_alone_longer_each_time_and_one_request_tries_again() -> None:
+    clock = Clock()
+    breaker = Breaker("way", clock=clock)
+    for _ in range(FAILURES):
+        assert breaker.allows()
+        breaker.failed(RemoteUnavailable("down"))
+    pause = FIRST_PAUSE
+    while pause < LONGEST_PAUSE:
+        assert not breaker.allows()
+        assert breaker.report()["state"] == "resting"
+        clock.now += pause + 1
+        assert [breaker.allows(), breaker.allows()] == [True, False]
+        breaker.failed(RemoteUnavailable("down"))
+        pause *= 2
+    clock.now += LONGEST_PAUSE + 1
+    assert breaker.allows()
+    breaker.hit(5)
+    assert breaker.allows()
+    assert breaker.report() == {
+        "name": "way",
+        "state": "in use",
+        "why": "",
+        "hits": 1,
+        "misses": 0,
+        "failures": FAILURES + 6,
+        "wrong": 0,
+        "bytes": 5,
+        "manifests": 0,
+    }
+
+
+def test_a_refusal_is_enough_and_a_request_that_was_cancelled_says_nothing() -> None:
+    clock = Clock()
+    breaker = Breaker("way", clock=clock)
+    breaker.failed(AccessDenied("no"))
+    assert not breaker.allows()
+    clock.now += FIRST_PAUSE + 1
+    assert breaker.allows()
+    breaker.given_up()
+    assert breaker.allows()
+
+
+def test_misses_end_a_remote_without_data_but_not_a_tier_that_is_being_filled() -> None:
+    remote, tier = Breaker("remote"), Breaker("tier", fills=True)
+    for breaker in (remote, tier):
+        for _ in range(BARREN):
+            breaker.failed(NotFound("x"))
+    assert (remote.allows(), tier.allows()) == (False, True)
+
+
+def test_wrong_bytes_count_and_do_not_end_a_way_at_once() -> None:
+    breaker = Breaker("way")
+    breaker.failed(IntegrityError("wrong"))
+    assert breaker.allows()
+    assert breaker.report()["wrong"] == 1
+
+
+def manifest(*paths: str) -> bytes:
+    return json.dumps([{"md5": MD5, "relpath": path} for path in paths]).encode()
+
+
+def test_a_manifest_is_the_listing_of_every_directory_with_the_tracked_one_last() -> None:
+    found = list(listings("top/data", manifest("a", "b/c", "b/d/e", "f/g/h/i")))
+    names = {path: [(e.path, e.kind is Kind.DIRECTORY) for e in entries] for path, entries in found}
+    assert names == {
+        "top/data/b": [("top/data/b/d", True), ("top/data/b/c", False)],
+        "top/data/b/d": [("top/data/b/d/e", False)],
+        "top/data/f": [("top/data/f/g", True)],
+        "top/data/f/g": [("top/data/f/g/h", True)],
+        "top/data/f/g/h": [("top/data/f/g/h/i", False)],
+        "top/data": [("top/data/b", True), ("top/data/f", True), ("top/data/a", False)],
+    }
+    assert found[-1][0] == "top/data"
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../b", "/etc/passwd", "a//b", "./a", "a/" * 300 + "b", "a/"])
+def test_a_manifest_that_leads_elsewhere_is_refused_before_anything_is_shown(path: str) -> None:
+    with pytest.raises(ProtocolError):
+        next(listings("data", manifest("good/one", path)))
+
+
+@given(st.binary(max_size=300))
+def test_a_manifest_of_any_bytes_is_read_or_refused(data: bytes) -> None:
+    try:
+        list(listings("data", data))
+    except ProtocolError:
+        pass

@@ -1,0 +1,258 @@
+"""The tier over an object store in memory: who fetches, who waits, and what is brought."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dagfs.errors import AccessDenied, RemoteUnavailable
+from dagfs.hub.memory import MemorySource
+from dagfs.model import Content, Entry, Span, content_of
+from dagfs.origins.leases import Leases, lease_key
+from dagfs.origins.memory import MemoryObjects
+from dagfs.origins.seam import object_key
+from dagfs.origins.source import WaysSource
+from dagfs.origins.tier import Tier
+from dagfs.proofs import prove
+from dagfs.store.memory import MemoryStore
+
+LEASE = 1.0
+DATA = b"content " * 100
+MD5 = hashlib.md5(DATA).hexdigest()
+LARGE = bytes(range(256)) * 40_000
+
+
+class Body:
+    """Takes a body, and waits for it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size: int | None = None
+        self.error: Exception | None = None
+        self.ended = threading.Event()
+
+    def head(self, head) -> None:
+        self.size = head.total
+
+    def data(self, chunk: bytes) -> None:
+        self.pieces.append(chunk)
+
+    def done(self, error) -> None:
+        assert not self.ended.is_set(), "told twice"
+        self.error = error
+        self.ended.set()
+
+    def wait(self, seconds: float = 10.0) -> bytes:
+        assert self.ended.wait(seconds), "no end came"
+        if self.error is not None:
+            raise self.error
+        return b"".join(self.pieces)
+
+
+class Machine:
+    """One node: a hub of its own counts what this node asks."""
+
+    def __init__(self, objects: MemoryObjects, files: dict[str, bytes]) -> None:
+        self.hub = MemorySource(files)
+        self.store = MemoryStore()
+        self.tier = Tier("tier", objects, self.store.find, Leases(objects, LEASE))
+        self.source = WaysSource(self.hub, self.tier, [])
+
+    def entry(self, path: str, *, sized: bool = True) -> Entry:
+        return self.hub.describe(self.hub.commit, path, sized=sized)
+
+    def ask(self, path: str, span: Span | None = None, *, sized: bool = True) -> Body:
+        sink = Body()
+        self.transfer = self.source.open(self.hub.commit, self.entry(path, sized=sized), span, sink)
+        return sink
+
+    def keep(self, path: str, data: bytes) -> None:
+        """What the cache does with a file that has come."""
+        content = content_of(self.hub.repo, self.hub.commit, self.entry(path))
+        self.store.put(content, data, prove(content, data))
+        self.source.kept(content)
+
+    def content(self, path: str) -> Content:
+        return content_of(self.hub.repo, self.hub.commit, self.entry(path))
+
+    def opened(self, path: str) -> int:
+        return self.hub.calls[f"open:{path}"]
+
+    def close(self) -> None:
+        self.source.close()
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def machines(objects: MemoryObjects) -> Iterator[list[Machine]]:
+    made = [Machine(objects, {"a": DATA, "large": LARGE}) for _ in range(3)]
+    yield made
+    for machine in made:
+        machine.close()
+
+
+def eventually(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_machine_fetches_and_the_others_wait_for_it(objects: MemoryObjects, machines: list[Machine]) -> None:
+    first, *others = machines
+    first.hub.hold("a")
+    leading = first.ask("a")
+    eventually(lambda: lease_key(MD5) in objects.objects)
+    waiting = [machine.ask("a") for machine in others]
+    time.sleep(0.3)
+    assert not any(body.ended.is_set() for body in waiting)
+    first.hub.release("a")
+    assert leading.wait() == DATA
+    first.keep("a", DATA)
+    assert [body.wait() for body in waiting] == [DATA, DATA]
+    assert [machine.opened("a") for machine in machines] == [1, 0, 0]
+    assert objects.objects[object_key(MD5)] == DATA
+    eventually(lambda: lease_key(MD5) not in objects.objects)
+
+
+def test_the_lease_of_a_machine_that_died_is_taken_over_by_one(objects: MemoryObjects, machines: list[Machine]) -> None:
+    objects.objects[lease_key(MD5)] = b"a dead one"
+    bodies = [machine.ask("a") for machine in machines]
+    eventually(lambda: any(body.ended.is_set() for body in bodies))
+    (leader,) = [machine for machine, body in zip(machines, bodies, strict=True) if body.ended.is_set()]
+    leader.keep("a", DATA)
+    assert [body.wait() for body in bodies] == [DATA] * 3
+    assert sum(machine.opened("a") for machine in machines) == 1
+    assert leader.tier.report()["taken over"] == 1
+
+
+def test_a_machine_whose_fetch_fails_lets_the_next_one_try_at_once(machines: list[Machine]) -> None:
+    first, second, _ = machines
+    first.hub.hold("a", 0)
+    first.hub.fail("open:a", RemoteUnavailable("down"), after=10)
+    failing = first.ask("a")
+    eventually(lambda: first.opened("a") == 1)
+    waiting = second.ask("a")
+    first.hub.release("a")
+    with pytest.raises(RemoteUnavailable, match="down"):
+        failing.wait()
+    assert waiting.wait() == DATA
+    assert second.opened("a") == 1
+    assert second.tier.report().get("taken over", 0) == 0
+
+
+def test_who_gives_up_waiting_is_told_at_once_and_leaves_no_lease(
+    objects: MemoryObjects, machines: list[Machine]
+) -> None:
+    objects.objects[lease_key(MD5)] = b"another one"
+    body = machines[0].ask("a")
+    time.sleep(0.1)
+    machines[0].transfer.cancel()
+    assert body.ended.wait(0.5)
+    assert isinstance(body.error, RemoteUnavailable)
+    time.sleep(1.5 * LEASE)
+    assert objects.objects[lease_key(MD5)] == b"another one"
+    assert machines[0].opened("a") == 0
+
+
+def test_a_cancelled_fetch_gives_its_lease_back(objects: MemoryObjects, machines: list[Machine]) -> None:
+    machines[0].hub.hold("a")
+    body = machines[0].ask("a")
+    eventually(lambda: machines[0].opened("a") == 1)
+    machines[0].transfer.cancel()
+    assert body.ended.wait(5)
+    eventually(lambda: lease_key(MD5) not in objects.objects, 5)
+
+
+def test_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_while(
+    objects: MemoryObjects, machines: list[Machine]
+) -> None:
+    md5 = hashlib.md5(LARGE).hexdigest()
+    for start in range(0, 4_000_000, 1_000_000):
+        span = Span(start, start + 1_000_000)
+        assert machines[0].ask("large", span).wait() == LARGE[span.start : span.end]
+    assert objects.calls == {f"open {object_key(md5)}": 1}
+    machines[0].keep("large", LARGE)
+    eventually(lambda: object_key(md5) in objects.objects)
+    assert machines[1].ask("large", Span(5_000_000, 5_000_100)).wait() == LARGE[5_000_000:5_000_100]
+    assert machines[1].opened("large") == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "asked_of_hub"), [(None, 1), (hashlib.md5(LARGE).hexdigest(), 0)], ids=["opaque", "its MD5"]
+)
+def test_the_size_of_a_large_file_is_the_hubs_word_or_proved_by_the_stores_tag(
+    objects: MemoryObjects, machines: list[Machine], tag: str | None, asked_of_hub: int
+) -> None:
+    key = object_key(hashlib.md5(LARGE).hexdigest())
+    objects.objects[key] = LARGE
+    if tag:
+        objects.tags[key] = f'"{tag}"'
+    first = machines[0].ask("large", Span(0, 8 << 20), sized=False)
+    assert first.wait() == LARGE[: 8 << 20]
+    assert first.size == len(LARGE)
+    assert machines[0].opened("large") == asked_of_hub
+
+
+def test_what_proved_wrong_is_not_asked_for_again_until_it_is_replaced(
+    objects: MemoryObjects, machines: list[Machine]
+) -> None:
+    key = object_key(MD5)
+    objects.objects[key] = DATA[:-1] + b"?"
+    for _ in range(3):
+        assert machines[0].ask("a").wait() == DATA
+    assert objects.calls[f"open {key}"] == 1
+    assert machines[0].tier.report()["wrong"] == 1
+    machines[0].keep("a", DATA)
+    eventually(lambda: objects.objects[key] == DATA)
+    assert machines[1].ask("a").wait() == DATA
+    assert machines[1].opened("a") == 0
+
+
+def test_a_file_is_brought_once_however_often_it_is_kept(objects: MemoryObjects, machines: list[Machine]) -> None:
+    assert machines[0].ask("a").wait() == DATA
+    for _ in range(5):
+        machines[0].keep("a", DATA)
+    eventually(lambda: object_key(MD5) in objects.objects)
+    machines[0].close()
+    assert objects.calls[f"create {object_key(MD5)}"] == 1
+
+
+def test_a_damaged_copy_of_the_cache_does_not_reach_the_tier(objects: MemoryObjects, machines: list[Machine]) -> None:
+    machine = machines[0]
+    for path, data in (("a", DATA), ("large", LARGE)):
+        content = machine.content(path)
+        wrong = bytes(len(data))
+        machine.ask(path, None if path == "a" else Span(0, 100)).wait()
+        machine.store.put(content, wrong, prove(content, data))
+        machine.source.kept(content)
+    machine.close()
+    assert [key for key in objects.objects if key.startswith("files/")] == []
+
+
+def test_a_tier_that_fails_is_not_asked_and_nothing_waits_for_it(
+    objects: MemoryObjects, machines: list[Machine]
+) -> None:
+    objects.failing = AccessDenied("not you")
+    for _ in range(10):
+        assert machines[0].ask("a").wait() == DATA
+    assert sum(objects.calls.values()) == 1
+    assert machines[0].tier.report()["state"] == "resting"
+
+
+def test_wrong_bytes_of_a_large_file_are_told_by_who_proves_it(machines: list[Machine], objects: MemoryObjects) -> None:
+    md5 = hashlib.md5(LARGE).hexdigest()
+    objects.objects[object_key(md5)] = bytes(len(LARGE))
+    assert machines[0].ask("large", Span(100, 200)).wait() == bytes(100)
+    machines[0].source.disproved(machines[0].content("large"))
+    assert machines[0].ask("large", Span(100, 200)).wait() == LARGE[100:200]
+    machines[0].keep("large", LARGE)
+    eventually(lambda: objects.objects[object_key(md5)] == LARGE)
