@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +38,25 @@ def places(environment: Mapping[str, str], cache_dir: str | None = None) -> Plac
     # Absolute, all of them: the daemon leaves the directory that it was started in.
     state = Path(environment.get("XDG_STATE_HOME") or home / ".local/state").absolute() / "dagfs"
     cache = cache_dir or environment.get("DAGFS_CACHE_DIR") or str(cache_home / "dagfs")
-    tokens = environment.get("DAGSHUB_CLIENT_TOKENS_CACHE") or str(cache_home / "dagshub/tokens")
+    tokens = environment.get("DAGSHUB_CLIENT_TOKENS_CACHE") or str(
+        _client_cache(home, cache_home, environment) / "tokens"
+    )
     return Places(
         cache=Path(cache).expanduser().absolute(),
         state=state,
         runtime=_runtime(environment.get("XDG_RUNTIME_DIR")) or state / "run",
         client_tokens=Path(tokens).expanduser().absolute(),
     )
+
+
+def _client_cache(home: Path, cache_home: Path, environment: Mapping[str, str]) -> Path:
+    """Give the DagsHub client's directory: appdirs's choice, which knows no XDG variables outside of Linux."""
+    platform: str = sys.platform  # a variable, or mypy would take one branch for all there is
+    if platform == "darwin":
+        return home / "Library/Caches/dagshub"
+    if platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or home / "AppData/Local") / "dagshub/dagshub/Cache"
+    return cache_home / "dagshub"
 
 
 def _home_of_user() -> Path:
@@ -60,7 +73,7 @@ def _runtime(directory: str | None) -> Path | None:
     ours = Path(directory).absolute() / "dagfs"
     for path in (ours, ours.parent):  # a service is given the first only
         with contextlib.suppress(OSError):
-            return ours if path.stat().st_uid == os.geteuid() else None
+            return ours if path.stat().st_uid == system.user() else None
     return None
 
 
@@ -79,7 +92,7 @@ def private_directory(path: Path) -> Path:
     if system.user() is None:  # Windows keeps a user's directories from others by itself
         return path
     link = path.lstat()
-    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (system.user(), 0):
         raise PermissionError(f"{path} is a link that user {link.st_uid} made; choose another directory")
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -91,7 +104,7 @@ def private_directory(path: Path) -> Path:
 
 def _make_private(fd: int, path: Path) -> None:
     status = os.fstat(fd)
-    if status.st_uid != os.geteuid():
+    if status.st_uid != system.user():
         raise PermissionError(f"{path} belongs to user {status.st_uid}; choose another directory")
     if status.st_mode & 0o022 and os.listdir(fd):
         raise PermissionError(

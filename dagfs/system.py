@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def used_bytes(status: os.stat_result) -> int:
 
 def is_process(pid: int) -> bool | None:
     """Tell whether a process lives; None where that cannot be asked: os.kill would end it."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return None
     try:
         os.kill(pid, 0)

@@ -130,8 +130,8 @@ class FlakyOs:
 
 
 ON_READ = dict.fromkeys(("open", "pread", "stat", "fstat", "scandir", "listdir", "statvfs"), errno.EIO)
-ON_WRITE = dict.fromkeys(("write", "pwrite", "rename", "ftruncate", "makedirs", "fchmod", "unlink"), errno.ENOSPC)
-MODULES = ("layout", "handles", "partial", "partials", "room", "disk", "lookup")
+ON_WRITE = dict.fromkeys(("write", "pwrite", "replace", "ftruncate", "makedirs", "fchmod", "unlink"), errno.ENOSPC)
+MODULES = ("store.layout", "store.handles", "store.partial", "store.partials", "store.disk", "store.lookup", "system")
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
@@ -144,7 +144,7 @@ def test_a_disk_that_fails_at_random_costs_no_read(
     flaky = FlakyOs(failing, rate, seed=1)
     with monkeypatch.context() as failing_disk:
         for module in MODULES:
-            failing_disk.setattr(f"dagfs.store.{module}.os", flaky)
+            failing_disk.setattr(f"dagfs.{module}.os", flaky)
         assert built.read_in_threads(4, 40, seed=10) == []
         assert flaky.failed > 0
     assert built.read_in_threads(2, 40, seed=20) == []
