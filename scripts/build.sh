@@ -12,4 +12,5 @@ cd "$root/build" # outside of the checkout: its dagfs/ must not be what is impor
 ./empty/bin/python -m pip install -qq --disable-pip-version-check "${wheels[0]}"
 ./empty/bin/dagfs --help >/dev/null
 ./empty/bin/dagfs --version
+./empty/bin/mount.dagfs -f owner/name /data -o ro,branch=main
 echo "built, and run from an empty environment: $(cd "$root/dist" && echo *)"
