@@ -16,4 +16,5 @@ cd "$root/build" # outside of the checkout: its dagfs/ must not be what is impor
 if command -v man >/dev/null; then
   man -M "$(./empty/bin/python -c 'import sys; print(sys.prefix)')/share/man" dagfs-mount | grep -q MOUNTPOINT
 fi
+./empty/bin/mount.dagfs -f owner/name /data -o ro,branch=main
 echo "built, and run from an empty environment: $(cd "$root/dist" && echo *)"
