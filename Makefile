@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test stress bench lint audit build man docs clean
+.PHONY: help setup demo test integration stress bench lint audit man docs build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,9 +19,13 @@ demo: setup ## serve a small repository, mount it, train on it, and print what i
 test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 leaves the mounts out)
 	@if [ -e /dev/fuse ]; then $(BIN)/python -m pytest -n 3 --dist loadfile; \
 	elif [ "$$DAGFS_TEST_WITHOUT_FUSE" = 1 ]; then echo "no /dev/fuse: the mount tests are left out"; \
-	  $(BIN)/python -m pytest -n 3 --dist loadfile -m "not mount and not stress"; \
+	  $(BIN)/python -m pytest -n 3 --dist loadfile -m "not mount and not stress and not integration"; \
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
+
+integration: setup ## train with TensorFlow and torchrun, read with what people use, on mounts; installs 2 GB
+	@scripts/integrations.sh
+	@$(BIN)/python -m pytest -m integration -n 2 --dist loadfile
 
 stress: setup ## run the tests that take minutes: kills, faults and hostile hubs under load; prints figures
 	@$(BIN)/python -m pytest -m stress -rP --timeout 3600

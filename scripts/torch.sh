@@ -7,6 +7,8 @@
 # pip's choice after all. A torch that is installed already is left alone.
 
 TORCH=torch==2.13.0
+# shellcheck disable=SC2034  # integrations.sh installs it
+TORCHVISION=torchvision==0.28.0 # the one that matches
 
 pip_would_install_cuda() { # asks pip for its plan: PYTHON
   "$1" -m pip install -qq --disable-pip-version-check --dry-run --no-deps --ignore-installed --report - "$TORCH" |

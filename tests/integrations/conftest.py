@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if str(item.path).startswith(here):
             item.add_marker("integration")
             item.add_marker("mount")
+            item.add_marker(pytest.mark.timeout(600))  # TensorFlow alone takes seconds to import
 
 
 @dataclass(frozen=True)
