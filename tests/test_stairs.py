@@ -17,6 +17,7 @@ STAIRS: tuple[frozenset[str], ...] = tuple(
         "daemon demo devhub",
         "supervisor",  # the daemon starts it; it outlives the rooms and knows none of them above the kernel
         "kernel libfuse fsspec_adapter",
+        "repository",  # the rooms below, put together for whoever serves them
         "vfs",
         "tree reader prefetch",
         "cache",

@@ -1,8 +1,7 @@
-"""The rooms of one mount, built from the bottom up: the only place that knows all of them."""
+"""The rooms of one mount: those of a repository, and what a mount keeps beside them."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -10,35 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dagfs.cache import Cache
-from dagfs.daemon.borrowing import BorrowingSource
 from dagfs.daemon.commits import CommitTable
-from dagfs.daemon.generation import Rooms, Trees
+from dagfs.daemon.generation import Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
-from dagfs.fetch.fetcher import Fetcher
-from dagfs.fetch.renewal import Renewal
-from dagfs.fetch.versions import Versions
-from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
-from dagfs.hub.offline import OfflineSource
-from dagfs.hub.source import Source
 from dagfs.kernel.waiting import Waiting
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content
-from dagfs.origins.connect import Access, Asked, with_ways
-from dagfs.origins.source import WaysSource
-from dagfs.prefetch.annotations import AnnotationSource
-from dagfs.prefetch.neighbours import NeighbourSource
-from dagfs.prefetch.prefetcher import Planner, Prefetcher
-from dagfs.prefetch.scatter import ScatterSource
-from dagfs.prefetch.seam import GuessSource
+from dagfs.repository.core import Repository, Rooms
 from dagfs.store.disk import DiskStore
 from dagfs.store.ledger import Ledger
 from dagfs.store.spare import Spare
-from dagfs.tree.tree import Pinned, Tree
-from dagfs.tree.workers import Workers
-from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
-from dagfs.vfs.core import Vfs
+from dagfs.tree.tree import Tree
 from dagfs.vfs.generations import Generations
 from dagfs.vfs.seam import FileSystem
 
@@ -67,30 +49,18 @@ class Handed:
     listener: socket.socket | None = None
 
 
-class Core:
-    """One mount's rooms. `close` ends the network first; promises still open then end with an error."""
+class Core(Repository):
+    """One mount's rooms."""
 
     def __init__(self, plan: MountPlan, commit: Commit, token: Token, handed: Handed | None = None) -> None:
-        self._plan = plan
         handed = handed or Handed()
-        self._session = handed.session
-        self.metrics = Metrics()
+        super().__init__(plan, commit, token, handed.session)
+        self._plan = plan
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
-        self.store = DiskStore(plan.store_root, plan.cache_bytes, self.metrics, plan.dvc_cache)
-        self.ways: WaysSource | None = None
-        self.source: HubSource | WaysSource | OfflineSource = self._source(commit, token)
-        self.workers = Workers()
-        self._bytes: Source = BorrowingSource(self.source, self.store) if plan.dvc_cache else self.source
-        versions = Versions(plan.repo, self.store, lambda job: self.workers.submit(job, background=True))
-        self.fetcher = Fetcher(
-            self._bytes, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
-        )
-        loader = self.fetcher if plan.offline else Renewal(self.fetcher, self.store, versions, self.metrics)
-        self.cache = Cache(self.store, loader, self.metrics, self._disproved, self._kept)
-        self.ledger = Ledger(ledger_path(plan.places, plan.id), handed.spare)
+        self._ledger = Ledger(ledger_path(plan.places, plan.id), handed.spare)
         self.followed = followed = handed.followed
         self.generations = None if followed is None else self._generations(followed)
-        self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None
+        self._only = self.make_rooms(self.make_tree(commit, self._ledger, plan.id)) if followed is None else None
         self.drop_pages: Callable[[int], None] = lambda _node: None  # the adapter's
         self.waiting: Waiting | None = None  # the kernel driver's
         self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
@@ -117,55 +87,12 @@ class Core:
 
         def build(commit: Commit, ordinal: int) -> Rooms:
             mount = f"{self._plan.id}-{shown.session}-{ordinal}"
-            return self._rooms(trees.get(ordinal, lambda: self._tree(commit, mount, ordinal)))
+            return self.make_rooms(trees.get(ordinal, lambda: self.make_tree(commit, self._ledger, mount, ordinal)))
 
         return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
 
-    def _tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
-        plan = self._plan
-        pinned = Pinned(plan.repo, commit, plan.subdir, mount, ordinal, self._session, plan.offline)
-        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, self.ledger)
-        if self.store.dvc_cache is not None:
-            tree.keep_manifests(self.store.dvc_cache.keep_manifest)
-        return tree
-
-    def _rooms(self, tree: Tree) -> Rooms:
-        """Build what there is once for each commit; content, connections and threads serve all of them."""
-        prefetcher = self._prefetcher(tree)
-        vfs = Vfs(tree, self.cache, self.store.size, self.metrics, OpeningWatcher(prefetcher))
-        return Rooms(tree, prefetcher, vfs)
-
-    def _prefetcher(self, tree: Tree) -> Prefetcher:
-        catalogue = TreeCatalogue(tree)
-        sources: list[GuessSource] = [
-            AnnotationSource(catalogue, self.cache),
-            NeighbourSource(catalogue),
-            ScatterSource(catalogue, self.cache.here),
-        ]
-        planner = Planner(sources, self.cache.here, self.metrics)
-        prefetcher = Prefetcher(planner, self.cache, lambda job: self.workers.submit(job, background=True))
-        prefetcher.enabled = self._plan.prefetch and not self._plan.offline
-        return prefetcher
-
-    def _source(self, commit: Commit, token: Token) -> HubSource | WaysSource | OfflineSource:
-        plan = self._plan
-        if plan.offline:
-            return OfflineSource()
-        hub = connect(plan.repo, token, self.metrics, os.environ)
-        if plan.shared_cache is None and plan.dvc_remote is None:
-            return hub
-        asked = Asked(plan.shared_cache, plan.dvc_remote)
-        self.ways = with_ways(hub, commit, asked, Access(token, os.environ), self.store.find)
-        return self.ways
-
-    def _kept(self, content: Content) -> None:
-        if self.ways is not None:
-            self.ways.kept(content)
-
-    def _disproved(self, content: Content) -> None:
-        """Bytes of a file that were given already turned out wrong: whoever keeps them must forget them."""
-        if self.ways is not None:
-            self.ways.disproved(content)
+    def disproved(self, content: Content) -> None:
+        super().disproved(content)
         at_hand = self.generations.at_hand() if self.generations is not None else [self.rooms]
         for node in [node for rooms in at_hand for node in rooms.vfs.nodes_of(content)]:
             self.drop_pages(node)
@@ -201,13 +128,10 @@ class Core:
 
     def close(self) -> None:
         self.rooms.prefetcher.enabled = False
-        self.fetcher.close()
-        self._bytes.close()  # before the threads that may be waiting for it: the end has a deadline
+        self.disconnect()
         (self.rooms if self.generations is None else self.generations).close()
-        self.workers.close()
-        self.cache.close()
-        self.store.close()
-        self.ledger.close()
+        super().close()
+        self._ledger.close()
 
 
 def open_stores(cache: Path) -> Iterator[DiskStore]:

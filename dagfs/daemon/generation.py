@@ -9,41 +9,12 @@ from weakref import WeakValueDictionary
 
 from dagfs.errors import NotADirectory, NotFound, UnknownRevision
 from dagfs.model import Commit
-from dagfs.prefetch.prefetcher import Prefetcher
+from dagfs.repository.core import Rooms
 from dagfs.tree.tree import Tree
-from dagfs.vfs.core import Vfs
 from dagfs.vfs.generations import Generations
 
 LISTED_AHEAD = 1024
 """Directories of the commit shown that are listed in the next one before it is; a request each."""
-
-RESTING_BYTES = 8 << 20
-"""Of listings of an earlier commit, held in memory for who is still in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What there is once for each commit (`vfs.generations.Generation`)."""
-
-    tree: Tree
-    prefetcher: Prefetcher
-    vfs: Vfs
-
-    @property
-    def fs(self) -> Vfs:
-        return self.vfs
-
-    @property
-    def lost(self) -> bool:
-        return self.tree.unnumbered
-
-    def rest(self) -> None:
-        self.prefetcher.enabled = False
-        self.tree.rest(RESTING_BYTES)
-
-    def close(self) -> None:
-        self.prefetcher.enabled = False
-        self.tree.close()
 
 
 class Trees:

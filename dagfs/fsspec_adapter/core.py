@@ -11,25 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagfs.answers import wait
-from dagfs.cache import Cache
 from dagfs.errors import NotInCache, TooLarge
-from dagfs.fetch.fetcher import Fetcher
-from dagfs.hub.api import HubSource, connect
+from dagfs.hub.api import connect
 from dagfs.hub.auth import Token, find_token
-from dagfs.hub.offline import OfflineSource
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Kind, RefKind, RepoRef
-from dagfs.prefetch.annotations import AnnotationSource
-from dagfs.prefetch.neighbours import NeighbourSource
-from dagfs.prefetch.prefetcher import Planner, Prefetcher
-from dagfs.prefetch.scatter import ScatterSource
-from dagfs.prefetch.seam import GuessSource
+from dagfs.repository.core import Repository
 from dagfs.store.disk import DiskStore
 from dagfs.tree.known import Known
-from dagfs.tree.tree import Pinned, Tree
-from dagfs.tree.workers import Workers
-from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
-from dagfs.vfs.core import Vfs
 from dagfs.vfs.seam import ROOT, Attributes, Directory
 
 PIECE = 4 << 20
@@ -67,34 +56,44 @@ class NodeNumbers:
         self._values[name] = value
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What one core serves (`repository.core.Scope`)."""
+
+    repo: RepoRef
+    settings: Settings
+    subdir: str = ""
+    dvc_cache: Path | None = None
+    dvc_remote: str | None = None
+    shared_cache: str | None = None
+
+    @property
+    def store_root(self) -> Path:
+        return self.settings.store_root(self.repo)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.settings.cache_bytes
+
+    @property
+    def prefetch(self) -> bool:
+        return self.settings.prefetch
+
+    @property
+    def offline(self) -> bool:
+        return self.settings.offline
+
+
 class Core:
     """One commit of one repository. Thread-safe; for the process that made it only. Methods raise DagfsError."""
 
     def __init__(self, repo: RepoRef, revision: str | None, settings: Settings, pinned: Commit | None = None) -> None:
         """`pinned`: what the revision was found to be before. Raises UsageError."""
-        self._metrics = Metrics()
         token = Token("nowhere", None) if settings.offline else _token(repo, settings)
-        self._source: HubSource | OfflineSource = (
-            OfflineSource() if settings.offline else connect(repo, token, self._metrics, os.environ)
-        )
-        try:
-            self._store = DiskStore(settings.store_root(repo), settings.cache_bytes, self._metrics)
-        except BaseException:
-            self._source.close()
-            raise
-        try:
-            self.commit = pinned or self._resolve(repo, revision)
-        except BaseException:
-            self._source.close()
-            self._store.close()
-            raise
-        self._fetcher = Fetcher(self._source, self.commit, self._metrics, congested=lambda: self._store.congested)
-        self._cache = Cache(self._store, self._fetcher, self._metrics)
-        self._workers = Workers()
-        pin = Pinned(repo, self.commit, "", "fsspec")
-        self._tree = Tree(self._source, pin, self._store, self._workers, self._metrics, NodeNumbers())
-        self._prefetcher = self._make_prefetcher(settings)
-        self._vfs = Vfs(self._tree, self._cache, self._store.size, self._metrics, OpeningWatcher(self._prefetcher))
+        self.commit = pinned or _resolve(repo, revision, settings, token)
+        self._repository = Repository(_Scope(repo, settings), self.commit, token)
+        self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, NodeNumbers(), "fsspec"))
+        self._vfs = self._rooms.vfs
 
     def find(self, path: str) -> Attributes:
         """Give what a path is, following symbolic links."""
@@ -142,39 +141,30 @@ class Core:
         return value.decode() if value else None
 
     def close(self) -> None:
-        self._prefetcher.enabled = False
-        self._fetcher.close()
-        self._source.close()
-        self._tree.close()
-        self._workers.close()
-        self._cache.close()
-        self._store.close()
+        self._rooms.prefetcher.enabled = False
+        self._repository.disconnect()
+        self._rooms.close()
+        self._repository.close()
 
-    def _resolve(self, repo: RepoRef, revision: str | None) -> Commit:
-        known = Known(self._store, repo)
-        if isinstance(self._source, OfflineSource):
+
+def _resolve(repo: RepoRef, revision: str | None, settings: Settings, token: Token) -> Commit:
+    store = DiskStore(settings.store_root(repo), settings.cache_bytes, Metrics())
+    try:
+        known = Known(store, repo)
+        if settings.offline:
             found = known.recall(revision, RefKind.ANY)
             if found is None:
                 raise NotInCache(f"the cache does not know the commit of {revision or 'the default branch'} of {repo}")
             return found
-        commit = self._source.resolve(revision, RefKind.ANY)
+        source = connect(repo, token, Metrics(), os.environ)
+        try:
+            commit = source.resolve(revision, RefKind.ANY)
+        finally:
+            source.close()
         known.remember(revision, commit)
         return commit
-
-    def _make_prefetcher(self, settings: Settings) -> Prefetcher:
-        catalogue = TreeCatalogue(self._tree)
-        here = self._cache.here
-        sources: list[GuessSource] = [
-            AnnotationSource(catalogue, self._cache),
-            NeighbourSource(catalogue),
-            ScatterSource(catalogue, here),
-        ]
-        workers = self._workers
-        prefetcher = Prefetcher(
-            Planner(sources, here, self._metrics), self._cache, lambda job: workers.submit(job, background=True)
-        )
-        prefetcher.enabled = settings.prefetch and not settings.offline
-        return prefetcher
+    finally:
+        store.close()
 
 
 def _token(repo: RepoRef, settings: Settings) -> Token:
