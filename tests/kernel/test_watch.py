@@ -121,7 +121,8 @@ def await_questions(one: Mounted, count: int) -> None:
 
 def test_the_question_is_no_programs_request_and_no_attribute_shows_it() -> None:
     with mounted(tree, supervised=True, period=0.02) as one:
-        os.stat(one.path)  # the kernel asks once for the root's attributes, for whoever comes first
+        os.stat(one.path)  # the kernel asks for the root's attributes, for whoever comes first, or both who come first
+        await_questions(one, 2)
         before = one.counts()
         await_questions(one, 10)
         assert one.counts() == before
