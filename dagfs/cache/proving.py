@@ -53,6 +53,7 @@ class ProvedFlight:
         self._publishing = False
         self._published = False  # or the disk did not take it
         self._hashing = False  # along with what comes
+        self._behind = False  # more has come since the prover looked last
         self._wrong: IntegrityError | None = None  # then nothing is given any more
         self._using = 0  # threads that read the partial file outside of the lock
         self._ended = False  # then the partial file is closed, or about to be
@@ -82,6 +83,7 @@ class ProvedFlight:
 
     def _hash_along(self) -> None:
         with self._lock:
+            self._behind = True
             if self._hashing or self._publishing or self._ended:
                 return
             self._hashing = True
@@ -89,15 +91,18 @@ class ProvedFlight:
 
     def _advance(self) -> None:
         """Hash a step of what has come without a gap, in the prover's thread."""
+        self._behind = False  # before the look: who comes after it sets it again
         try:
             more = self._partial.advance()
         except Exception as error:  # noqa: BLE001 -- who publishes finds it again, and tells
             log.debug("%s cannot be hashed yet: %s", self.content.entry.path, error)
             more = False
+        with self._lock:
+            self._hashing = more = more or self._behind
         if more:
             self._owner.hash(self._advance, self._stop_hashing)
         else:
-            self._stop_hashing()
+            self._owner.settle(self)
 
     def _stop_hashing(self) -> None:
         with self._lock:

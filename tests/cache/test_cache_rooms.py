@@ -168,6 +168,26 @@ def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
     assert sum(hashed) == len(LARGE)
 
 
+def test_what_comes_while_the_prover_is_about_to_stop_is_hashed_along_too(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    update, advance, left = Prover.update, SharedPartial.advance, [MiB, 2 * MiB]
+    built, content = rooms({"large": LARGE}), dvc(LARGE, "large")
+
+    def late(partial: SharedPartial) -> bool:
+        found = advance(partial)
+        if not found and left:
+            start = left.pop(0)
+            built.read(content, start, start + MiB)
+        return found
+
+    monkeypatch.setattr(Prover, "update", lambda prover, chunk: hashed.append(len(chunk)) or update(prover, chunk))
+    monkeypatch.setattr(SharedPartial, "advance", late)
+    built.read(content, 0, MiB)
+    eventually(lambda: sum(hashed) == 3 * MiB)
+
+
 def test_only_the_block_that_completes_a_file_waits_for_the_proof(
     rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
