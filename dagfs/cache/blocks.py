@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
 
-from dagfs.cache.runs import Hold, Run, overlap, without
-from dagfs.errors import DagfsError, IntegrityError, ProtocolError, RemoteUnavailable
+from dagfs.cache.proving import ROUNDS, Owner, ProvedFlight
+from dagfs.cache.runs import Hold, Reader, Run, overlap, without
+from dagfs.errors import DagfsError, ProtocolError
 from dagfs.fetch.seam import Load, Loader
 from dagfs.model import Content, Span, Urgency
 from dagfs.store.seam import PartialFile
-
-log = logging.getLogger(__name__)
-
-ROUNDS = 3
-"""Loads that a reader waits for before its blocks are given up: one more than a block damaged on disk needs."""
 
 ALONG = 1 << 20
 """Bytes that come before the prover is called to hash along: so many at most are left to it when the last has come."""
 
 
-@dataclass(slots=True, eq=False)
-class _Reader:
-    span: Span
-    later: Future[bytes]
-    rounds: int = 0
-
-
-class Owner(Protocol):
-    """What the flight needs of the cache."""
-
-    def hash(self, work: Callable[[], None], refused: Callable[[], None]) -> None:
-        """Do `work`, which hashes a while, in the prover's thread; `refused` is called when the cache closes first."""
-
-    def settle(self, flight: BlocksFlight) -> None:
-        """Forget the flight if it is idle."""
-
-    def proved(self, flight: BlocksFlight, *, right: bool) -> None:
-        """The whole file was hashed."""
-
-    def unpublished(self, flight: BlocksFlight) -> None:
-        """The disk did not take the whole file; not to be tried again for each read."""
-
-
-class BlocksFlight:
-    """Lock order: the cache's, `_lock`, the partial file's. Futures are completed and loads started outside of it.
-
-    While a file is complete and held, its proof is under way: whoever makes it complete, or finds it so, begins it.
-    """
+class BlocksFlight(ProvedFlight):
+    """What of a file is asked for, comes and is given. Futures are completed and loads started outside of the lock."""
 
     def __init__(self, content: Content, partial: PartialFile, owner: Owner, loader: Loader, hold: Hold) -> None:
-        self.content = content
-        self.size = partial.size
-        self._partial = partial
-        self._owner = owner
+        super().__init__(content, partial, owner, hold)
         self._loader = loader
-        self._damaged = 0  # proofs that found a block damaged; of the prover's thread
         self._came = 0  # bytes since the prover was last called; of the transport's thread
-        self._lock = threading.Lock()  # guards everything below
-        self._hold = hold
-        self._runs: list[Run] = []
-        self._readers: list[_Reader] = []
-        self._publishing = False
-        self._published = False  # or the disk did not take it
-        self._hashing = False  # along with what comes
-        self._wrong: IntegrityError | None = None  # then nothing is given any more
-        self._using = 0  # threads that read the partial file outside of the lock
-        self._ended = False  # then the partial file is closed, or about to be
 
     def read(self, span: Span, urgency: Urgency) -> Future[bytes] | bytes | None:
         """Give the bytes or their promise; None when the flight is over."""
@@ -110,7 +61,7 @@ class BlocksFlight:
             self._runs.append(run)
             wrong = self._wrong
             taken = readers if wrong is None else []
-            self._readers += [_Reader(self._clip(wanted), later) for wanted, later in taken]
+            self._readers += [Reader(self._clip(wanted), later) for wanted, later in taken]
             runs = [found for wanted, _ in taken for found in self._plan(self._clip(wanted), urgency)]
         for _, later in readers if wrong is not None else []:
             later.set_exception(wrong)
@@ -145,7 +96,7 @@ class BlocksFlight:
 
     def ended(self, run: Run, error: DagfsError | None) -> None:
         """A run is over."""
-        failed: list[tuple[_Reader, DagfsError]] = []
+        failed: list[tuple[Reader, DagfsError]] = []
         runs: list[Run] = []
         self._serve()
         with self._lock:
@@ -167,16 +118,6 @@ class BlocksFlight:
         """Publish what an earlier run left complete."""
         self._prove()
 
-    def end_if_idle(self) -> bool:
-        """End the flight when nothing comes and nobody waits; True when it is over, and `close` is due."""
-        with self._lock:
-            busy = self._runs or self._readers or self._publishing or self._hashing or self._using
-            self._ended = self._ended or not busy
-            return self._ended
-
-    def close(self) -> None:
-        self._partial.close()
-
     def coming(self) -> int:
         """Give the bytes that are asked for."""
         with self._lock:
@@ -187,7 +128,7 @@ class BlocksFlight:
         # The look comes after the read: a block that came in between may have been the last.
         if data is not None and not self._holds(span):
             return data
-        reader = _Reader(span, Future())
+        reader = Reader(span, Future())
         with self._lock:
             wrong = self._wrong
             if wrong is None:
@@ -202,120 +143,8 @@ class BlocksFlight:
         self._serve()
         return reader.later
 
-    def _holds(self, span: Span) -> bool:
-        """Say whether a span that is there has to wait for the proof."""
-        last = self._partial.completing if self._hold is Hold.LAST else None
-        return self._hold is Hold.ALL or (last is not None and overlap(span, last))
-
-    def _hash_along(self) -> None:
-        with self._lock:
-            if self._hashing or self._publishing or self._ended:
-                return
-            self._hashing = True
-        self._owner.hash(self._advance, self._stop_hashing)
-
-    def _advance(self) -> None:
-        """Hash a step of what has come without a gap, in the prover's thread."""
-        try:
-            more = self._partial.advance()
-        except Exception as error:  # noqa: BLE001 -- who publishes finds it again, and tells
-            log.debug("%s cannot be hashed yet: %s", self.content.entry.path, error)
-            more = False
-        if more:
-            self._owner.hash(self._advance, self._stop_hashing)
-        else:
-            self._stop_hashing()
-
-    def _stop_hashing(self) -> None:
-        with self._lock:
-            self._hashing = False
-        self._owner.settle(self)
-
-    def _prove(self) -> None:
-        """Begin to publish when every block is there and nobody does."""
-        with self._lock:
-            begun = not self._ended and self._begin_publishing()
-        if begun:
-            self._owner.hash(self._publish, self._not_published)
-
-    def _publish(self) -> None:
-        """Prove the whole file and move it to the whole ones, in the prover's thread; hash a step at a time."""
-        hold, unproved = self._hold, IntegrityError(f"{self.content.entry.path}: cannot be proved now")
-        try:
-            if self._partial.advance():
-                self._owner.hash(self._publish, self._not_published)
-                return
-            if self._published_now():
-                self._owner.proved(self, right=True)
-                self._settle_proof(Hold.NONE, published=True)
-            else:
-                self._settle_proof(hold, unproved if hold is Hold.ALL else None)
-                if self._partial.completing:
-                    self._prove()  # the damaged block has come again meanwhile
-        except IntegrityError as error:
-            log.warning("%s", error)
-            self._owner.proved(self, right=False)
-            self._settle_proof(Hold.ALL, error, wrong=error)
-        except Exception as error:  # a flight that publishes never ends
-            unexpected = None if isinstance(error, OSError) else error
-            log.warning("%s cannot be stored: %s", self.content.entry.path, error, exc_info=unexpected)
-            self._owner.unpublished(self)
-            if hold is Hold.ALL:
-                self._settle_proof(hold, unproved)
-            else:
-                self._settle_proof(Hold.NONE, published=True)
-        self._serve()
-        self._replan()
-        self._owner.settle(self)
-
-    def _published_now(self) -> bool:
-        """Publish; False when a block was damaged. Raises OSError when that goes on, and what `publish` raises."""
-        if self._partial.publish():
-            return True
-        self._damaged += 1
-        if self._damaged >= ROUNDS and self._partial.completing:
-            raise OSError("its blocks cannot be kept")
-        return False
-
-    def _settle_proof(
-        self,
-        hold: Hold,
-        failure: DagfsError | None = None,
-        *,
-        published: bool = False,
-        wrong: IntegrityError | None = None,
-    ) -> None:
-        """The proof is over: change what waits, and fail those who do when there is a failure."""
-        with self._lock:
-            self._publishing = False
-            self._published = published
-            self._wrong = wrong
-            self._hold = hold
-            readers = self._readers if failure is not None else []
-            self._readers = [] if failure is not None else self._readers
-        for reader in readers:
-            reader.later.set_exception(failure)
-
-    def _not_published(self) -> None:
-        """The cache is closing; the blocks stay for the next run. Not settled: a read would begin the flight anew."""
-        closing = RemoteUnavailable(f"{self.content.entry.path}: cannot be proved any more, the cache is closed")
-        self._settle_proof(self._hold, closing if self._holds(Span(0, self.size)) else None)
-
     def _clip(self, span: Span) -> Span:
         return Span(min(span.start, self.size), min(span.end, self.size))
-
-    def _begin_publishing(self) -> bool:
-        """Say whether every block is there and nobody publishes them yet; with the lock held."""
-        if self._publishing or self._published or self._wrong is not None:
-            return False
-        if self._partial.completing:
-            self._publishing = True
-        if self._publishing or self._runs:
-            return self._publishing
-        # The ends first: of a file that is read in order the last block comes last.
-        edges = (Span(self.size - 1, self.size), Span(0, 1), Span(0, self.size))
-        self._publishing = not any(self._partial.missing(edge) for edge in edges)
-        return self._publishing
 
     def _plan(self, span: Span, urgency: Urgency) -> list[Run]:
         """Register runs for what is neither there nor coming, with the lock held."""
@@ -355,7 +184,7 @@ class BlocksFlight:
             with self._lock:
                 self._using -= 1
 
-    def _give(self, reader: _Reader) -> None:
+    def _give(self, reader: Reader) -> None:
         try:
             data = self._partial.read(reader.span.start, reader.span.size)
         except Exception as error:  # noqa: BLE001 -- the promise carries it to whoever waits
@@ -366,7 +195,7 @@ class BlocksFlight:
         else:
             self._again(reader)
 
-    def _again(self, reader: _Reader) -> None:
+    def _again(self, reader: Reader) -> None:
         """A block turned out damaged, or left memory before it was given."""
         reader.rounds += 1
         if reader.rounds >= ROUNDS:
@@ -385,7 +214,7 @@ class BlocksFlight:
             runs = [run for span in spans for run in self._plan(span, Urgency.READER)]
         self._start(runs)
 
-    def _after(self, reader: _Reader, run: Run, error: DagfsError | None) -> tuple[DagfsError | None, list[Run]]:
+    def _after(self, reader: Reader, run: Run, error: DagfsError | None) -> tuple[DagfsError | None, list[Run]]:
         """Say what a run's end means for a reader: its failure, or the runs that it still needs. With the lock held."""
         wanted = Span(0, self.size) if self._hold is Hold.ALL else reader.span
         coming = [other.span for other in self._runs]

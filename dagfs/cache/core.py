@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dagfs.cache.blocks import BlocksFlight
+from dagfs.cache.proving import ProvedFlight
 from dagfs.cache.runs import Hold, Run
 from dagfs.cache.whole import WholeFlight
 from dagfs.errors import IntegrityError
@@ -179,7 +180,7 @@ class Cache:
         except RuntimeError:
             refused()
 
-    def settle(self, flight: BlocksFlight) -> None:
+    def settle(self, flight: ProvedFlight) -> None:
         with self._lock:
             over = flight.end_if_idle() and self._large.get(flight.content.key) is flight
             if over:
@@ -187,7 +188,7 @@ class Cache:
         if over:
             flight.close()
 
-    def proved(self, flight: BlocksFlight, *, right: bool) -> None:
+    def proved(self, flight: ProvedFlight, *, right: bool) -> None:
         with self._lock:
             self._broken.pop(flight.content.key, None)
             if not right:
@@ -196,7 +197,7 @@ class Cache:
                 self._broken.popitem(last=False)
         (self._kept if right else self._disproved)(flight.content)
 
-    def unpublished(self, flight: BlocksFlight) -> None:
+    def unpublished(self, flight: ProvedFlight) -> None:
         with self._lock:
             self._unpublished[flight.content.key] = None
             while len(self._unpublished) > BROKEN_MAX:

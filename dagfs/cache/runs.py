@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.errors import DagfsError
@@ -16,6 +18,15 @@ class Hold(enum.Enum):
     NONE = enum.auto()  # it is proved, has no MD5, or cannot be proved here
     LAST = enum.auto()  # those of the block that completes it, once it is complete: who reads it all comes by there
     ALL = enum.auto()  # its bytes were wrong before
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """A read that waits."""
+
+    span: Span
+    later: Future[bytes]
+    rounds: int = 0
 
 
 class Taker(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -103,21 +104,22 @@ class Warmer:
     def _steps(self, tree: Tree, places: Sequence[Place], left: threading.Event) -> Iterator[Step]:
         total = Step()
         said = time.monotonic()
+        nodes = array("Q")  # of all files: 8 bytes each, while listings may leave memory
         for file in _files(tree, places):
+            nodes.append(file.node)
             total.files += 1
             total.bytes += file.entry.size or 0
             if time.monotonic() - said > STEP_SECONDS:
                 said = time.monotonic()
                 yield total
-        contents = map(tree.content, _files(tree, places))
         pool = ThreadPoolExecutor(AT_ONCE, "warm")
         try:
             done, failed = total, False
-            for done in self._fetch_all(pool, contents, total, left):
+            for done in self._fetch_all(pool, _contents(tree, nodes), total, left):
                 failed = failed or bool(done.failed)
                 yield done
             if not failed:
-                yield replace(done, failed=self._not_kept(map(tree.content, _files(tree, places))))
+                yield replace(done, failed=self._not_kept(_contents(tree, nodes)))
         finally:
             left.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -180,6 +182,10 @@ def _find(tree: Tree, path: str) -> Place:
     except (NotFound, NotADirectory):
         raise NotFound(f"{path}: the mounted commit has no such path") from None
     return place
+
+
+def _contents(tree: Tree, nodes: Iterable[int]) -> Iterator[Content]:
+    return (tree.content(wait(tree.place(node))) for node in nodes)
 
 
 def _files(tree: Tree, places: Iterable[Place]) -> Iterator[Place]:

@@ -9,19 +9,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from support.caches import CacheRooms, builder
 from support.contents import dvc, eventually, git, noise
 
 from dagfs.answers import wait
-from dagfs.cache import Cache
 from dagfs.errors import IntegrityError, RemoteUnavailable
-from dagfs.fetch import fetcher as fetcher_module
-from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.seam import WHOLE_MAX
-from dagfs.hub.memory import MemorySource
-from dagfs.metrics import Metrics
 from dagfs.model import Content, Span, Urgency, Versioning
 from dagfs.proofs import Prover
-from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
 from dagfs.store.shared import SharedPartial
 
@@ -30,39 +25,18 @@ MiB = 1 << 20
 LARGE = noise(WHOLE_MAX + 3 * MiB + 5)
 
 
-class Rooms:
-    def __init__(self, root: Path, files: dict[str, bytes], limit: int = 200 * MiB, **options: object) -> None:
-        self.source = MemorySource(files, **options)  # type: ignore[arg-type]
-        self.metrics = Metrics()
-        self.store = DiskStore(root, limit, self.metrics)
-        self.fetcher = Fetcher(self.source, self.source.commit, self.metrics)
-        self.cache = Cache(self.store, self.fetcher, self.metrics)
-
+class Rooms(CacheRooms):
     def read(self, content: Content, start: int = 0, end: int = 1 << 40) -> bytes:
         return wait(self.cache.read(content, Span(start, end), READER), 30)
 
     def received(self) -> int:
         return self.metrics.snapshot().get("fetch.received_bytes", 0)
 
-    def close(self) -> None:
-        self.fetcher.close()
-        self.cache.close()
-        self.source.close()
-        self.store.close()
-
 
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rooms]]:
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
-    made: list[Rooms] = []
-
-    def build(files: dict[str, bytes], **options: object) -> Rooms:
-        made.append(Rooms(tmp_path / "cache", files, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield build
-    for built in made:
-        built.close()
+    with builder(Rooms, tmp_path / "cache", monkeypatch) as build:
+        yield build
 
 
 def test_a_file_is_downloaded_once_in_two_lives(rooms: Callable[..., Rooms]) -> None:
@@ -166,6 +140,26 @@ def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
     assert built.cache.cached(content), "proved before its last byte was given"
     assert left <= 3 * MiB
     assert sum(hashed) == len(LARGE)
+
+
+def test_what_comes_while_the_prover_is_about_to_stop_is_hashed_along_too(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    update, advance, left = Prover.update, SharedPartial.advance, [MiB, 2 * MiB]
+    built, content = rooms({"large": LARGE}), dvc(LARGE, "large")
+
+    def late(partial: SharedPartial) -> bool:
+        found = advance(partial)
+        if not found and left:
+            start = left.pop(0)
+            built.read(content, start, start + MiB)
+        return found
+
+    monkeypatch.setattr(Prover, "update", lambda prover, chunk: hashed.append(len(chunk)) or update(prover, chunk))
+    monkeypatch.setattr(SharedPartial, "advance", late)
+    built.read(content, 0, MiB)
+    eventually(lambda: sum(hashed) == 3 * MiB)
 
 
 def test_only_the_block_that_completes_a_file_waits_for_the_proof(

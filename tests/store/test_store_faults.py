@@ -15,15 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.caches import CacheRooms, builder
 from support.contents import dvc, eventually, git, noise, proof
 
 from dagfs.answers import wait
-from dagfs.cache import Cache
 from dagfs.errors import CacheRefused
-from dagfs.fetch import fetcher as fetcher_module
-from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.seam import WHOLE_MAX
-from dagfs.hub.memory import MemorySource
 from dagfs.metrics import Metrics
 from dagfs.model import Span, Urgency
 from dagfs.store.disk import DiskStore
@@ -36,19 +33,15 @@ SLACK = 6 * MiB
 its way to its place."""
 
 
-class Rooms:
-    """A cache over a real store and a hub in memory; `contents` by path."""
+class Rooms(CacheRooms):
+    """`contents` by path."""
 
-    def __init__(self, root: Path, files: dict[str, bytes], limit: int = 200 * MiB) -> None:
+    def __init__(self, root: Path, files: dict[str, bytes], limit: int) -> None:
+        super().__init__(root, files, limit)
         self.files = files
         self.contents = {
             path: dvc(data, path) if seed % 2 else git(data, path) for seed, (path, data) in enumerate(files.items())
         }
-        self.source = MemorySource(files)
-        self.metrics = Metrics()
-        self.store = DiskStore(root, limit, self.metrics)
-        self.fetcher = Fetcher(self.source, self.source.commit, self.metrics)
-        self.cache = Cache(self.store, self.fetcher, self.metrics)
 
     def read_wrongly(self, rng: random.Random, reads: int) -> list[str]:
         """Read random spans of random files; name what was not right."""
@@ -79,25 +72,11 @@ class Rooms:
             thread.join()
         return wrong
 
-    def close(self) -> None:
-        self.fetcher.close()
-        self.cache.close()
-        self.source.close()
-        self.store.close()
-
 
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rooms]]:
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
-    made: list[Rooms] = []
-
-    def build(files: dict[str, bytes], limit: int = 200 * MiB, root: Path | None = None) -> Rooms:
-        made.append(Rooms(root or tmp_path / "cache", files, limit))
-        return made[-1]
-
-    yield build
-    for built in made:
-        built.close()
+    with builder(Rooms, tmp_path / "cache", monkeypatch) as build:
+        yield build
 
 
 FILES = {f"f{n}": noise(30_000 + 7 * n, n) for n in range(20)} | {"large": noise(LARGE, 99), "empty": b""}

@@ -1,0 +1,42 @@
+"""`dagfs warm`, the daemon's side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.hubs import hub
+from support.repos import commit_all, new_repository, put_dvc_directory
+from support.rooms import rooms
+
+from dagfs.daemon.warming import Warmer
+from dagfs.tree.tree import Tree
+
+
+def test_the_tree_is_walked_once_and_every_file_fetched_also_when_its_listing_has_left_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"{folder}/{n}.bin": f"{folder} {n}".encode() * 50 for folder in "abc" for n in range(20)}
+    root = new_repository(tmp_path / "repo")
+    put_dvc_directory(root, "data", files)
+    commit_all(root, "files")
+    walked: Counter[str] = Counter()
+    listing = Tree.listing
+
+    def counted(tree: Tree, place, *, sized: bool = False):
+        walked[place.entry.path] += 1
+        return listing(tree, place, sized=sized)
+
+    with hub(root) as url, rooms(url, tmp_path / "home") as built:
+        monkeypatch.setattr(Tree, "listing", counted)
+        steps = []
+        for step in Warmer(built.core).answer({"paths": ["data", "data.dvc"]}):
+            steps.append(step)
+            built.core.tree.rest(0)  # of an earlier commit, for example
+        assert walked == Counter(dict.fromkeys(("data", "data/a", "data/b", "data/c"), 1))
+        assert steps[-1]["done_files"] == steps[-1]["files"] == len(files) + 1
+        assert [step["failed"] for step in steps if step["failed"]] == []
+        before = built.requests()
+        assert {path: built.read(f"data/{path}") for path in files} == files
+        assert built.requests() == before
