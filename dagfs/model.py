@@ -97,8 +97,8 @@ class ContentId(NamedTuple):
     md5       MD5 of the bytes: what DVC names, and what the store keeps whole files by
     git       git's blob id: sha1 of "blob SIZE\\0" and the bytes
     location  sha256 of (repository, commit, path): identity of last resort, sound because a commit never changes
-    object    sha256 of (repository, bucket path, size, ETag): an unversioned object, where its ETag is not known with
-              the mark of the snapshot that it was listed in instead: another listing may mean other bytes
+    object    sha256 of (repository, bucket path, ETag): an unversioned object; where its ETag is not known, with the
+              mark of the snapshot that it was listed in instead: in another one it may be another object
     """
 
     scheme: str
@@ -185,7 +185,7 @@ def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
 
 
 def _object(repo: RepoRef, entry: Entry) -> ContentId:
-    where = "\0".join((repo.host, repo.owner, repo.name, entry.path, str(entry.size), entry.hash))
+    where = "\0".join((repo.host, repo.owner, repo.name, entry.path, entry.hash))
     return ContentId("object", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
 
 

@@ -15,11 +15,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from support.buckets import bucket
 from support.commands import Home
+from support.contents import noise
 from support.dirs import OpenDirectory
 from support.hubs import hub
+from support.kinds import POND, aim
 
-from dagfs.devhub.behaviour import Fault
+from dagfs.devhub.behaviour import Behaviour, Fault
 
 picks = st.integers(0, 9_999)
 offsets = st.one_of(st.integers(0, 400_000), st.integers(0, 4_000_000))
@@ -31,7 +34,7 @@ KILLS_MAX = 2
 
 def bad_day(request):
     """Every fifth answer for a path is cut, reset, refused or late."""
-    if request.kind not in ("raw", "listing") or request.number % 5:
+    if aim(request)[0] not in ("raw", "listing") or request.number % 5:
         return None
     return (Fault(cut_after=700), Fault(reset_after=1), Fault(status=503), Fault(delay=0.05))[len(request.path) % 4]
 
@@ -49,10 +52,13 @@ class MountMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="dagfs-machine-"))
         self.stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         self.home = Home(self.root / "home")
-        url = self.stack.enter_context(hub(self.sample.path, fault=bad_day))
+        objects = {f"{place}/{i}.bin": noise(i * i * 9_000, i) for place in ("a", "b/c") for i in range(8)}
+        storages = {"s3:pond": bucket(self.root / "pond", objects)}
+        without = Behaviour(own_bucket=False)
+        url = self.stack.enter_context(hub(self.sample.path, fault=bad_day, storages=storages, behaviour=without))
         options = ("--cache-size", "1MB", "--driver", self.driver)
         self.data = self.stack.enter_context(self.home.mounted(url, self.root / "data", *options))
-        self.truth = dict(self.sample.files)
+        self.truth = dict(self.sample.files) | {f"{POND}/{name}": data for name, data in objects.items()}
         self.paths = sorted(self.truth)
         self.folders = sorted({os.path.dirname(path) for path in self.paths})
         self.files: list[tuple[int, bytes]] = []  # descriptor, its bytes
