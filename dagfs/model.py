@@ -171,7 +171,7 @@ def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
     """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit, or what the
     listing of a bucket said of it."""
     if entry.versioning is Versioning.BUCKET:
-        return Content(_object(repo, entry), entry, None, entry.size, commit)
+        return Content(object_id(repo, entry.path, entry.hash), entry, None, entry.size, commit)
     if entry.versioning is Versioning.DVC and _is_md5(entry.hash):
         md5 = ContentId("md5", entry.hash.lower())
         return Content(md5, entry, md5, entry.size, commit)
@@ -184,8 +184,9 @@ def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
     return ContentId("location", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
 
 
-def _object(repo: RepoRef, entry: Entry) -> ContentId:
-    where = "\0".join((repo.host, repo.owner, repo.name, entry.path, entry.hash))
+def object_id(repo: RepoRef, path: str, tag: str) -> ContentId:
+    """Give the identity of an object by its ETag, or by the mark of a snapshot."""
+    where = "\0".join((repo.host, repo.owner, repo.name, path, tag))
     return ContentId("object", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
 
 

@@ -15,7 +15,7 @@ from dagfs.daemon.generation import Rooms, Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
-from dagfs.fetch.versions import Versions
+from dagfs.fetch.versions import Places, Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
@@ -70,13 +70,16 @@ class Core:
             OfflineSource() if plan.offline else connect(plan.repo, token, self.metrics, os.environ)
         )
         self.workers = Workers()
-        versions = Versions(plan.repo, self.store, lambda job: self.workers.submit(job, background=True))
+        self.ledger = Ledger(ledger_path(plan.places, plan.id))
+        versions = Versions(
+            Places(plan.repo, self._session, self.ledger, self.store),
+            lambda job: self.workers.submit(job, background=True),
+        )
         self.fetcher = Fetcher(
             self.source, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
         )
         loader = self.fetcher if plan.offline else Renewal(self.fetcher, self.store, versions, self.metrics)
         self.cache = Cache(self.store, loader, self.metrics, self._disproved)
-        self.ledger = Ledger(ledger_path(plan.places, plan.id))
         self.followed = followed
         self.generations = None if followed is None else self._generations(followed)
         self._only = self._rooms(self._tree(commit, plan.id)) if followed is None else None

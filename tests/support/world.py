@@ -16,7 +16,7 @@ from dagfs.cache import Cache
 from dagfs.errors import DagfsError
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
-from dagfs.fetch.versions import Versions
+from dagfs.fetch.versions import Places, Versions
 from dagfs.hub.memory import MemorySource
 from dagfs.hub.source import BodyHead
 from dagfs.metrics import Metrics
@@ -153,7 +153,8 @@ class World:
             self.fetcher = None
             self.cache = WholeFileCache(self.source)
         else:
-            versions = Versions(self.source.repo, self.store, lambda job: self.workers.submit(job, background=True))
+            places = Places(self.source.repo, "mount", self.store, self.store)
+            versions = Versions(places, lambda job: self.workers.submit(job, background=True))
             self.fetcher = Fetcher(self.source, self.source.commit, self.metrics, hold=versions.hold)
             self.cache = Cache(self.store, Renewal(self.fetcher, self.store, versions, self.metrics), self.metrics)
         pinned = Pinned(self.source.repo, self.source.commit, self.root_path, snapshot="mount")
