@@ -97,8 +97,8 @@ class ContentId(NamedTuple):
     md5       MD5 of the bytes: what DVC names, and what the store keeps whole files by
     git       git's blob id: sha1 of "blob SIZE\\0" and the bytes
     location  sha256 of (repository, commit, path): identity of last resort, sound because a commit never changes
-    object    sha256 of (repository, bucket path, size, ETag): an unversioned object, where its ETag is not known with
-              the mark of the snapshot that it was listed in instead: another listing may mean other bytes
+    object    sha256 of (repository, bucket path, ETag): an unversioned object; where its ETag is not known, with the
+              mark of the snapshot that it was listed in instead: in another one it may be another object
     """
 
     scheme: str
@@ -171,7 +171,7 @@ def content_of(repo: RepoRef, commit: Commit, entry: Entry) -> Content:
     """Give the identity of a file's bytes: its MD5 where DVC names one, else its place in the commit, or what the
     listing of a bucket said of it."""
     if entry.versioning is Versioning.BUCKET:
-        return Content(_object(repo, entry), entry, None, entry.size, commit)
+        return Content(object_id(repo, entry.path, entry.hash), entry, None, entry.size, commit)
     if entry.versioning is Versioning.DVC and _is_md5(entry.hash):
         md5 = ContentId("md5", entry.hash.lower())
         return Content(md5, entry, md5, entry.size, commit)
@@ -184,8 +184,9 @@ def _location(repo: RepoRef, commit: Commit, entry: Entry) -> ContentId:
     return ContentId("location", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
 
 
-def _object(repo: RepoRef, entry: Entry) -> ContentId:
-    where = "\0".join((repo.host, repo.owner, repo.name, entry.path, str(entry.size), entry.hash))
+def object_id(repo: RepoRef, path: str, tag: str) -> ContentId:
+    """Give the identity of an object by its ETag, or by the mark of a snapshot."""
+    where = "\0".join((repo.host, repo.owner, repo.name, path, tag))
     return ContentId("object", hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest())
 
 

@@ -54,13 +54,13 @@ class Core(Repository):
 
     def __init__(self, plan: MountPlan, commit: Commit, token: Token, handed: Handed | None = None) -> None:
         handed = handed or Handed()
-        super().__init__(plan, commit, token, handed.session)
+        self._ledger = Ledger(ledger_path(plan.places, plan.id), handed.spare)
+        super().__init__(plan, commit, token, self._ledger, handed.session)
         self._plan = plan
         self._figures: dict[str, Callable[[], Mapping[str, int]]] = {}
-        self._ledger = Ledger(ledger_path(plan.places, plan.id), handed.spare)
         self.followed = followed = handed.followed
         self.generations = None if followed is None else self._generations(followed)
-        self._only = self.make_rooms(self.make_tree(commit, self._ledger, plan.id)) if followed is None else None
+        self._only = self.make_rooms(self.make_tree(commit, plan.id)) if followed is None else None
         self.drop_pages: Callable[[int], None] = lambda _node: None  # the adapter's
         self.waiting: Waiting | None = None  # the kernel driver's
         self.told: Callable[[], dict[str, Any]] = dict  # more for `dagfs status`
@@ -87,7 +87,7 @@ class Core(Repository):
 
         def build(commit: Commit, ordinal: int) -> Rooms:
             mount = f"{self._plan.id}-{shown.session}-{ordinal}"
-            return self.make_rooms(trees.get(ordinal, lambda: self.make_tree(commit, self._ledger, mount, ordinal)))
+            return self.make_rooms(trees.get(ordinal, lambda: self.make_tree(commit, mount, ordinal)))
 
         return Generations(shown, build, self.workers.submit, takes_over=followed.takes_over)
 

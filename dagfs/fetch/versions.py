@@ -6,12 +6,13 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from dagfs.errors import ContentChanged
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.hub.reply import plain_tag
-from dagfs.model import Content, ContentId, RepoRef, Versioning, etag_of
+from dagfs.model import Content, ContentId, RepoRef, Versioning, etag_of, object_id, snapshot_mark
 
 KEPT = 65_536
 """Objects whose version is in memory; others are looked up."""
@@ -24,13 +25,28 @@ class Notes(Protocol):
     def set_value(self, name: str, value: bytes) -> None: ...
 
 
-class Versions:
-    """The ETag of each object at its first answer, unless its listing told one. Thread-safe; `_lock` is a leaf."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where versions are noted: `mount` has what its kernel may remember, `cache` what later mounts may want to know.
 
-    def __init__(self, repo: RepoRef, notes: Notes, later: Callable[[Callable[[], None]], object]) -> None:
+    `snapshot` names what a mount sees of buckets.
+    """
+
+    repo: RepoRef
+    snapshot: str
+    mount: Notes
+    cache: Notes
+
+
+class Versions:
+    """The ETag of each object at its first answer. Thread-safe; `_lock` is a leaf.
+
+    A path has one version as long as a mount lives, whatever a later look at the bucket told of it.
+    """
+
+    def __init__(self, places: Places, later: Callable[[Callable[[], None]], object]) -> None:
         """`later` runs what may wait a moment, in another thread."""
-        self._repo = repo
-        self._notes = notes
+        self._places = places
         self._later = later
         self._lock = threading.Lock()  # guards the two below
         self._first: OrderedDict[ContentId, str] = OrderedDict()  # used last comes last
@@ -44,7 +60,8 @@ class Versions:
         tag = plain_tag(validator)
         if content.entry.versioning is not Versioning.BUCKET or not tag:
             return
-        if tag != (etag_of(content.entry) or self._known(content.key) or self._begin(content, tag)):
+        listed = etag_of(content.entry) or tag
+        if tag != listed or tag != (self._known(self._key(content)) or self._begin(content, tag)):
             raise ContentChanged(f"{content.entry.path} has changed in the bucket since it was listed, or first read")
         with self._lock:
             if content.key in self._asked:
@@ -54,10 +71,10 @@ class Versions:
         """Give the content that an earlier mount has read at this path, with an ETag; None where none is known."""
         if content.entry.versioning is not Versioning.BUCKET or etag_of(content.entry):
             return None  # or its ETag is a part of its identity
-        digest = self._notes.get_value(self._path_name(content))
+        digest = self._places.cache.get_value(self._path_name(content))
         key = ContentId(content.key.scheme, (digest or b"").decode("ascii", "replace"))
         if not digest or key == content.key or self._known(content.key) or self._known(key) is None:
-            return None
+            return None  # nothing was, or this mount has begun to read it
         return content._replace(key=key)
 
     def asks(self, earlier: Content) -> None:
@@ -82,22 +99,31 @@ class Versions:
         with self._lock:
             known = self._first.get(key)
         if known is None:
-            stored = self._notes.get_value(_name(key))
+            stored = self._places.mount.get_value(_name(key)) or self._places.cache.get_value(_name(key))
             known = None if stored is None else self._remember(key, stored.decode("utf-8", "replace"))
         return known
 
     def _begin(self, content: Content, tag: str) -> str:
-        first = self._remember(content.key, tag)
+        key = self._key(content)
+        first = self._remember(key, tag)
 
         def note() -> None:
-            self._notes.set_value(_name(content.key), tag.encode())
-            self._notes.set_value(self._path_name(content), content.key.digest.encode())
+            self._places.mount.set_value(_name(key), tag.encode())
+            if key == content.key:  # else whoever reads it later finds it by its ETag
+                self._places.cache.set_value(_name(key), tag.encode())
+                self._places.cache.set_value(self._path_name(content), key.digest.encode())
 
         if content.size is None or content.size > WHOLE_MAX:
             note()  # before a block of it can lie on the disk
         else:
             self._later(note)
         return first
+
+    def _key(self, content: Content) -> ContentId:
+        """Give what an object is called by its path and this mount alone."""
+        if not etag_of(content.entry):
+            return content.key
+        return object_id(self._places.repo, content.entry.path, snapshot_mark(self._places.snapshot))
 
     def _remember(self, key: ContentId, tag: str) -> str:
         """Give the tag that was there first."""
@@ -110,7 +136,7 @@ class Versions:
 
     def _path_name(self, content: Content) -> str:
         """Name what was read last at a path, of this size."""
-        where = f"{self._repo}\0{content.entry.path}\0{content.size}"
+        where = f"{self._places.repo}\0{content.entry.path}\0{content.size}"
         return f"read/{hashlib.blake2b(where.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
 
 

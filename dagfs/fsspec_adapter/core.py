@@ -91,8 +91,8 @@ class Core:
         """`pinned`: what the revision was found to be before. Raises UsageError."""
         token = Token("nowhere", None) if settings.offline else _token(repo, settings)
         self.commit = pinned or _resolve(repo, revision, settings, token)
-        self._repository = Repository(_Scope(repo, settings), self.commit, token)
-        self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, NodeNumbers(), "fsspec"))
+        self._repository = Repository(_Scope(repo, settings), self.commit, token, NodeNumbers())
+        self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, "fsspec"))
         self._vfs = self._rooms.vfs
 
     def find(self, path: str) -> Attributes:

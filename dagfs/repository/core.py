@@ -12,7 +12,7 @@ from typing import Protocol
 from dagfs.cache import Cache
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
-from dagfs.fetch.versions import Versions
+from dagfs.fetch.versions import Places, Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
@@ -90,9 +90,11 @@ class Repository:
     """What all commits of a repository share: store, connections, cache and threads. `close` ends the network first;
     promises still open then end with an error."""
 
-    def __init__(self, scope: Scope, commit: Commit, token: Token, session: str | None = None) -> None:
-        """`session`: names one life of who is served, over all of its processes and commits. Raises UsageError."""
+    def __init__(self, scope: Scope, commit: Commit, token: Token, ledger: Values, session: str | None = None) -> None:
+        """`ledger`: what lives as long as who is served remembers anything: node ids, versions of objects. `session`
+        names that life, over all of its processes and commits. Raises UsageError."""
         self._scope = scope
+        self._notes = ledger
         self._session = session or secrets.token_hex(8)
         self.metrics = Metrics()
         self.store = DiskStore(scope.store_root, scope.cache_bytes, self.metrics, scope.dvc_cache)
@@ -104,18 +106,18 @@ class Repository:
             raise
         self._bytes: Source = BorrowingSource(self.source, self.store) if scope.dvc_cache else self.source
         self.workers = Workers()
-        versions = Versions(scope.repo, self.store, self._later)
+        versions = Versions(Places(scope.repo, self._session, ledger, self.store), self._later)
         self.fetcher = Fetcher(
             self._bytes, commit, self.metrics, congested=lambda: self.store.congested, hold=versions.hold
         )
         loader = self.fetcher if scope.offline else Renewal(self.fetcher, self.store, versions, self.metrics)
         self.cache = Cache(self.store, loader, self.metrics, self.disproved, self._kept)
 
-    def make_tree(self, commit: Commit, numbers: Values, mount: str = "", ordinal: int = 0) -> Tree:
-        """Make the tree of a commit; `numbers` keep its node ids, under the name `mount`."""
+    def make_tree(self, commit: Commit, mount: str, ordinal: int = 0) -> Tree:
+        """Make the tree of a commit; the ledger keeps its node ids, under the name `mount`."""
         scope = self._scope
         pinned = Pinned(scope.repo, commit, scope.subdir, mount, ordinal, self._session, scope.offline)
-        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, numbers)
+        tree = Tree(self.source, pinned, self.store, self.workers, self.metrics, self._notes)
         if self.store.dvc_cache is not None:
             tree.keep_manifests(self.store.dvc_cache.keep_manifest)
         return tree

@@ -193,11 +193,14 @@ class Listings:
         listing = self._recalled(directory)
         if listing is None:
             columns = self._download(directory, sized)
+            self._shelf.hold(directory.path, columns)
             listing = self._adopt(directory, columns, sized)
             if listing.columns is columns:  # else rows that came first are held: what is stored must have their order
                 self._shelf.save(directory.path, columns)
         if sized and not listing.asked_sizes:
-            listing.absorb(self._download(directory, True))
+            more = self._download(directory, True)
+            self._shelf.hold(directory.path, more)
+            listing.absorb(more)
         if sized:
             self._shelf.save_sizes(listing)
         return listing

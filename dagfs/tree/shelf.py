@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from dagfs.errors import ContentChanged
 from dagfs.model import Entry, Kind, Versioning, in_a_bucket, in_storages
 from dagfs.tree.codec import seal, unseal
 from dagfs.tree.columns import Columns, sizes_from_bytes, sizes_to_bytes
@@ -32,9 +33,11 @@ class Shelves:
 class Shelf:
     """Keeps listings, thread-safe."""
 
-    def __init__(self, values: Values, shelves: Shelves) -> None:
+    def __init__(self, values: Values, shelves: Shelves, ledger: Values | None = None) -> None:
+        """`ledger`: see `tree.Tree`."""
         self._values = values
         self._shelves = shelves
+        self._ledger = values if ledger is None else ledger
 
     def load(self, path: str) -> tuple[Columns, bool] | None:
         """Give a directory's columns, and whether the hub was asked for all sizes; None when they are not kept."""
@@ -46,6 +49,19 @@ class Shelf:
             return columns, False
         columns.sizes, complete = stored
         return columns, complete
+
+    def hold(self, path: str, columns: Columns) -> None:
+        """Compare what the hub lists with what it listed before in this mount's life, where that may be another bucket
+        by now: node ids are positions. Raises ContentChanged."""
+        if not in_storages(path):
+            return
+        found = hashlib.blake2b(columns.to_bytes() + sizes_to_bytes(columns.sizes, complete=True), digest_size=16)
+        name = f"{self._base(path)}/{self._shelves.snapshot}/seen/{_digest(path)}"
+        before = unseal("seen", self._ledger.get_value(name))
+        if before is None:
+            self._ledger.set_value(name, seal("seen", found.digest()))
+        elif before != found.digest():
+            raise ContentChanged(f"{path}: the cache has lost this listing, and the bucket has changed since")
 
     def save(self, path: str, columns: Columns) -> None:
         self._values.set_value(self._key("listing", path), columns.to_bytes())

@@ -64,7 +64,8 @@ class Tree:
         self._root = Place(Single(_directory(pinned.root_path), ROOT_NODE, ROOT_NODE), 0)
         name = f"tree/{pinned.repo}/{pinned.commit.sha}"
         self._book = _book(values if ledger is None else ledger, f"{name}/numbers/{pinned.mount}", pinned.ordinal)
-        shelf = Shelf(values, Shelves(name, f"buckets/{pinned.repo}", pinned.snapshot, pinned.offline))
+        shelves = Shelves(name, f"buckets/{pinned.repo}", pinned.snapshot, pinned.offline)
+        shelf = Shelf(values, shelves, ledger)
         self._listings = Listings(self._remote.columns, shelf, self._book, workers)
         self._remote.shelve = self._listings.shelve
         self._singles = Singles(self._remote, self._listings, shelf, self._book, workers)
@@ -255,7 +256,7 @@ def _book(values: Values, name: str, ordinal: int) -> NumberBook:
 
 
 def _directory(path: str) -> Entry:
-    return Entry(path, Kind.DIRECTORY, Versioning.GIT)
+    return Entry(path, Kind.DIRECTORY, Versioning.BUCKET if in_storages(path) else Versioning.GIT)
 
 
 def _as_directory(place: Place) -> Entry:

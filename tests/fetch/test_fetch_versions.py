@@ -14,7 +14,7 @@ from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
 from dagfs.fetch.seam import WHOLE_MAX
-from dagfs.fetch.versions import Versions
+from dagfs.fetch.versions import Places, Versions
 from dagfs.hub.memory import MemorySource
 from dagfs.hub.source import BodyHead
 from dagfs.metrics import Metrics
@@ -35,7 +35,7 @@ class Mount:
         self.store = store
         self.metrics = Metrics()
         self.snapshot = snapshot
-        self.versions = Versions(self.source.repo, store, lambda job: job())
+        self.versions = Versions(Places(self.source.repo, snapshot, store, store), lambda job: job())
         self.fetcher = Fetcher(self.source, self.source.commit, self.metrics, hold=self.versions.hold)
         self.loader = Renewal(self.fetcher, store, self.versions, self.metrics)
 
@@ -245,3 +245,13 @@ def test_an_etag_that_compression_makes_weak_is_the_same_version(mounts):
     assembly.head(BodyHead(1000, len(SMALL), True, '"one"'))
     with pytest.raises(ContentChanged):
         assembly.head(BodyHead(1000, len(SMALL), True, '"two"'))
+
+
+def test_a_path_is_of_one_version_whatever_a_later_listing_says(mounts):
+    """It was looked up by its name, and its directory listed after it had changed."""
+    mount = mounts(SMALL)
+    for _ in range(2):
+        mount.versions.hold(mount.content(len(SMALL), etag="old"), '"old"')
+    with pytest.raises(ContentChanged):
+        mount.versions.hold(mount.content(len(SMALL), etag="new"), '"new"')
+    mounts(SMALL, "another mount").versions.hold(mount.content(len(SMALL), etag="new"), '"new"')

@@ -381,6 +381,30 @@ def test_the_listing_is_the_same_for_the_life_of_a_mount(repository, changing, h
         assert sorted(os.listdir(data / TOP / "s3/first")) == sorted([*names, "0-new"])
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["the same bucket", "another bucket"])
+def test_a_listing_that_is_lost_is_made_again_or_stale_and_never_shows_one_object_as_another(
+    repository, changing, home, tmp_path, changed
+):
+    """The cache is cleared under the mount, and its worker dies: the kernel still knows the nodes."""
+    with (
+        hub(repository, storages={"s3:first": changing}) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
+        there = data / TOP / "s3/first"
+        names = sorted(os.listdir(there))
+        sizes = {name: (there / name).stat().st_size for name in names}
+        if changed:
+            (changing / "a first name").write_bytes(b"x")
+        home.run("cache", "clear")
+        kill_worker(home)
+        if changed:
+            for name in names:
+                fails_with(errno.ESTALE, there / name)
+        else:
+            assert {name: len((there / name).read_bytes()) for name in names} == sizes
+            assert files_under(there) == files_under(changing)
+
+
 def test_a_remount_asks_for_one_byte_of_what_is_unchanged_and_for_all_of_the_rest(repository, changing, home, tmp_path):
     with hub(repository, storages={"s3:first": changing}) as url:
         with home.mounted(url, tmp_path / "data") as data:

@@ -30,6 +30,9 @@ class FollowingMachine(MountMachine):
     options = ("--cache-size", "300KB", "--follow", "1")
     moves_max = 6
 
+    def hub_options(self):
+        return {}  # a bucket has one version for all commits, and this is about theirs
+
     def model(self):
         self.sample.back_to(1)
         self.moves = [1]

@@ -15,15 +15,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from support.buckets import bucket
 from support.commands import Home
+from support.contents import noise
 from support.dirs import OpenDirectory
 from support.hubs import hub
+from support.kinds import POND, aim
 
-from dagfs.devhub.behaviour import Fault
+from dagfs.devhub.behaviour import Behaviour, Fault
 
 picks = st.integers(0, 9_999)
 offsets = st.one_of(st.integers(0, 400_000), st.integers(0, 4_000_000))
 lengths = st.sampled_from([0, 1, 100, 4096, 4097, 70_000, 300_000])
+
+OBJECTS = {f"{place}/{i}.bin": noise(i * i * 9_000, i) for place in ("a", "b/c") for i in range(8)}
 
 KILLS_MAX = 2
 """Workers killed in one example: more of them in a minute end the mount, as the supervisor's own tests show."""
@@ -31,7 +36,7 @@ KILLS_MAX = 2
 
 def bad_day(request):
     """Every fifth answer for a path is cut, reset, refused or late."""
-    if request.kind not in ("raw", "listing") or request.number % 5:
+    if aim(request)[0] not in ("raw", "listing") or request.number % 5:
         return None
     return (Fault(cut_after=700), Fault(reset_after=1), Fault(status=503), Fault(delay=0.05))[len(request.path) % 4]
 
@@ -52,7 +57,7 @@ class MountMachine(RuleBasedStateMachine):
         self.home = Home(self.root / "home")
         self.paths = self.model()
         self.folders = sorted({os.path.dirname(path) for path in self.paths})
-        url = self.stack.enter_context(hub(self.sample.path, fault=bad_day))
+        url = self.stack.enter_context(hub(self.sample.path, fault=bad_day, **self.hub_options()))
         options = (*self.options, "--driver", self.driver)
         self.data = self.stack.enter_context(self.home.mounted(url, self.root / "data", *options))
         self.files: list[tuple[int, bytes]] = []  # descriptor, its bytes
@@ -60,17 +65,23 @@ class MountMachine(RuleBasedStateMachine):
         self.listed: list[tuple[OpenDirectory, list[bytes], dict[int, int]]] = []  # its names, place -> number read
         self.kills = 0
 
+    def hub_options(self):
+        """Give what the hub has beside the repository: objects in a bucket."""
+        storages = {"s3:pond": bucket(self.root / "pond", OBJECTS)}
+        return {"storages": storages, "behaviour": Behaviour(own_bucket=False)}
+
     def model(self):
         """Give the paths that are asked for."""
-        return sorted(self.sample.files)
+        self.truth = dict(self.sample.files) | {f"{POND}/{name}": data for name, data in OBJECTS.items()}
+        return sorted(self.truth)
 
     def open(self, path):
         """Open a file: give the descriptor and its bytes; None when there is none, and rightly."""
-        return os.open(self.data / path, os.O_RDONLY), self.sample.files[path]
+        return os.open(self.data / path, os.O_RDONLY), self.truth[path]
 
     def look_at(self, path):
         """Look a path up, and compare."""
-        assert os.lstat(self.data / path).st_size == len(self.sample.files[path])
+        assert os.lstat(self.data / path).st_size == len(self.truth[path])
 
     def open_directory(self, folder):
         """Open a directory; None when there is none, and rightly."""

@@ -9,11 +9,14 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import TypeVar
 
 from dagfs.answers import then, wait
 from dagfs.cache import Cache
 from dagfs.errors import DagfsError
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.renewal import Renewal
+from dagfs.fetch.versions import Places, Versions
 from dagfs.hub.memory import MemorySource
 from dagfs.hub.source import BodyHead
 from dagfs.metrics import Metrics
@@ -29,7 +32,11 @@ from dagfs.vfs.catalogue import OpeningWatcher, TreeCatalogue
 from dagfs.vfs.core import Vfs
 from dagfs.vfs.seam import ROOT, Attributes
 
+T = TypeVar("T")
+
 DEADLINE = 20  # seconds; far more than any test needs
+
+POND = ".dagshub/storage/s3/pond"
 
 
 class Values(dict):
@@ -111,6 +118,11 @@ class WholeFileCache:
         return flight
 
 
+def placed(files: Mapping[str, T], versioning: Versioning) -> dict[str, T]:
+    """Give a random tree where content of its kind can be: objects lie in a bucket."""
+    return {f"{POND}/{path}" if versioning is Versioning.BUCKET else path: value for path, value in files.items()}
+
+
 class World:
     """One mount over `source`. Leave it with `with`; `restart` is a new process on the same store."""
 
@@ -141,9 +153,11 @@ class World:
             self.fetcher = None
             self.cache = WholeFileCache(self.source)
         else:
-            self.fetcher = Fetcher(self.source, self.source.commit, self.metrics)
-            self.cache = Cache(self.store, self.fetcher, self.metrics)
-        pinned = Pinned(self.source.repo, self.source.commit, self.root_path)
+            places = Places(self.source.repo, "mount", self.store, self.store)
+            versions = Versions(places, lambda job: self.workers.submit(job, background=True))
+            self.fetcher = Fetcher(self.source, self.source.commit, self.metrics, hold=versions.hold)
+            self.cache = Cache(self.store, Renewal(self.fetcher, self.store, versions, self.metrics), self.metrics)
+        pinned = Pinned(self.source.repo, self.source.commit, self.root_path, snapshot="mount")
         self.tree = Tree(self.source, pinned, self.values, self.workers, self.metrics)
         watcher = OpeningWatcher(self._prefetcher()) if self.prefetch else None
         stored = self.cache.stored if self.store is None else self.store.size

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from support.world import World
+from support.world import World, placed
 
 from dagfs.errors import IsADirectory, NotADirectory, NotFound, RemoteUnavailable, Stalled
 from dagfs.fetch import fetcher as fetcher_module
@@ -43,9 +43,9 @@ def content(path: str, size: int) -> bytes:
 class TreeMachine(RuleBasedStateMachine):
     """`self.files` is the truth. Node and inode numbers that were told once never mean anything else."""
 
-    @initialize(tree=trees, versioning=st.sampled_from([Versioning.GIT, Versioning.DVC]))
+    @initialize(tree=trees, versioning=st.sampled_from(Versioning))
     def begin(self, tree, versioning):
-        self.files = {path: content(path, size) for path, size in tree.items()}
+        self.files = {path: content(path, size) for path, size in placed(tree, versioning).items()}
         self.directories = sorted(
             {"/".join(path.split("/")[:n]) for path in self.files for n in range(path.count("/") + 1)}
         )

@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.world import World
+from support.world import World, placed
 
 from dagfs.errors import NotADirectory, NotFound
 from dagfs.model import Kind, Versioning
@@ -78,8 +78,9 @@ class Model:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(trees, steps, st.sampled_from([Versioning.GIT, Versioning.DVC]))
+@given(trees, steps, st.sampled_from(Versioning))
 def test_whatever_order_a_tree_is_discovered_in_it_is_the_same_tree(files, walk, versioning):
+    files = placed(files, versioning)
     model = Model(files)
     with World(files, versioning=versioning) as world:
         for what, number in walk:

@@ -20,8 +20,9 @@ def opens(world):
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
-@pytest.mark.parametrize("versioning", [Versioning.DVC, Versioning.GIT])
+@pytest.mark.parametrize("versioning", Versioning, ids=lambda versioning: versioning.name)
 def test_each_file_is_downloaded_once_whoever_reads_it_and_how_often(prefetch, versioning):
+    """Of objects, too, whose size turns out only when they are read: that does not change what they are."""
     with World(IMAGES, versioning=versioning, prefetch=prefetch, real_cache=True) as world:
         world.source.chunk = 700
         world.names("images")
