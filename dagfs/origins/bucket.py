@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +175,7 @@ def _told() -> Iterator[None]:
 def _named(error: Exception) -> DagfsError | None:
     from obstore import exceptions  # noqa: PLC0415
 
-    text = str(error).split("\n", 1)[0].split(": <?xml", 1)[0][:300]
+    text = re.sub(r"\?\S*", "", str(error).split("\n", 1)[0].split(": <?xml", 1)[0])[:300]  # a query may hold a key
     if isinstance(error, FileNotFoundError):
         return NotFound(text)
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
