@@ -123,7 +123,7 @@ class Core:
         hub = connect(plan.repo, token, self.metrics, os.environ)
         if plan.shared_cache is None and plan.dvc_remote is None:
             return hub
-        asked = Asked(plan.shared_cache, plan.dvc_remote)
+        asked = Asked(plan.shared_cache, plan.dvc_remote, plan.id)
         self.ways = with_ways(hub, commit, asked, Access(token, os.environ), self.store.find)
         return self.ways
 

@@ -56,8 +56,9 @@ class Bucket:
         self.vouches = False
         self._address = address
         self._writes = writes
-        self._lock = threading.Lock()  # guards everything below
+        self._connecting = threading.Lock()  # guards _store; held while the library is loaded
         self._store: Any = None
+        self._lock = threading.Lock()  # guards the two below
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -128,7 +129,7 @@ class Bucket:
             return found
 
     def _opened(self) -> Any:
-        with self._lock:
+        with self._connecting:
             if self._store is None:
                 self._store = _connect(self._address, self._writes)
             return self._store
