@@ -23,7 +23,13 @@ from report import Table, renew_documents, show
 
 KEPT = ROOT / "build/bench"
 CHARTS = ROOT / "docs/charts"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/performance.md", ROOT / "docs/design.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs/performance.md",
+    ROOT / "docs/design.md",
+    ROOT / "docs/shared-cache.md",
+    ROOT / "docs/dvc-remotes.md",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ PARTS = (
     Part("first_look", {"rounds": 1}),
     Part("adapters", {"rounds": 1, "files": 500}),
     Part("http_clients", {"rounds": 1, "files": 300}),
+    Part("shared", {"files": 100, "nodes": [1, 2]}, {"files": 6, "nodes": [1]}),
 )
 """In the order in which they run. What `full` leaves out is as the module has it."""
 

@@ -95,8 +95,10 @@ def _hub(hub: dict[str, Any] | None) -> str | None:
 def _ways(ways: list[dict[str, Any]]) -> dict[str, str]:
     """Say of each way to the bytes before the hub's API what it has brought, and why it is not in use."""
     rows = {}
-    for number, way in enumerate(ways):
+    used = [way for way in ways if way["why"] or "writing" in way or way["hits"] + way["misses"] + way["manifests"]]
+    for number, way in enumerate(used):
         told = f"{way['name']}: {way['hits']:,} files, {size_text(way['bytes'])}; {way['misses']:,} it had not"
+        told += f"; {way['manifests']:,} manifests" if way["manifests"] else ""
         told += f"; {way['failures']:,} failures" if way["failures"] else ""
         told += f"; {way['wrong']:,} wrong" if way["wrong"] else ""
         told += f"; {way['state']}: {way['why']}" if way["why"] else ""

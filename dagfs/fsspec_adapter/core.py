@@ -68,6 +68,10 @@ class _Scope:
     shared_cache: str | None = None
 
     @property
+    def id(self) -> str:
+        return f"fsspec-{os.getpid()}"
+
+    @property
     def store_root(self) -> Path:
         return self.settings.store_root(self.repo)
 

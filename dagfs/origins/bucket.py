@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,10 @@ PART_BYTES = 8 << 20
 """Of an upload in parts: S3 takes 10,000 of them, and wants 5 MiB at least."""
 
 
+_ROLES = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
+"""Where the clouds keep the keys of a machine's role: asked last, so who fails there has found none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a store is. `config`: the library's own names of endpoint, credentials and so on; never shown."""
@@ -51,8 +56,9 @@ class Bucket:
         self.vouches = False
         self._address = address
         self._writes = writes
-        self._lock = threading.Lock()  # guards everything below
+        self._connecting = threading.Lock()  # guards _store; held while the library is loaded
         self._store: Any = None
+        self._lock = threading.Lock()  # guards the two below
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -123,7 +129,7 @@ class Bucket:
             return found
 
     def _opened(self) -> Any:
-        with self._lock:
+        with self._connecting:
             if self._store is None:
                 self._store = _connect(self._address, self._writes)
             return self._store
@@ -164,24 +170,27 @@ def _told() -> Iterator[None]:
     """Turn the library's errors into ours; those of whoever gives the data are left alone."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         told = _named(error)
         if told is None:
             raise
         raise told from None
 
 
-def _named(error: Exception) -> DagfsError | None:
+def _named(error: BaseException) -> DagfsError | None:
     from obstore import exceptions  # noqa: PLC0415
 
-    text = str(error).split("\n", 1)[0].split(": <?xml", 1)[0][:300]
+    text = re.sub(r"\?\S*", "", str(error).split("\n", 1)[0].split(": <?xml", 1)[0])[:300]  # a query may hold a key
     if isinstance(error, FileNotFoundError):
         return NotFound(text)
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return AccessDenied(text)
+    if any(place in text for place in _ROLES):
+        return AccessDenied("no keys for it were found, and this machine has no role that could have some")
     if "kind: Timeout" in str(error) or "source: TimedOut" in str(error):  # it has no error of its own for that
         return Stalled(text)
-    if isinstance(error, (exceptions.BaseError, OSError)) or type(error) is ValueError:
+    panicked = type(error).__name__ == "PanicException"  # of Rust; no Exception, and whoever waits must hear of it
+    if panicked or isinstance(error, (exceptions.BaseError, OSError)) or type(error) is ValueError:
         return RemoteUnavailable(text)
     return None
 

@@ -13,6 +13,7 @@ from dagfs.model import Commit, Entry, Kind, Versioning, printable
 from dagfs.origins import addresses, hubremote, source
 from dagfs.origins.bucket import Bucket
 from dagfs.origins.filler import Find
+from dagfs.origins.leases import Leases, name_of
 from dagfs.origins.remote import RemoteWay, collect
 from dagfs.origins.seam import Origin
 from dagfs.origins.source import WaysSource
@@ -28,10 +29,12 @@ class Hub(source.Hub, hubremote.Hub, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user wants to be asked before the hub: a tier, by its URL, and a DVC remote, by its name."""
+    """What the user wants to be asked before the hub: a tier, by its URL, and a DVC remote, by its name. `mount` names
+    the mount on this machine."""
 
     tier: str | None
     remote: str | None
+    mount: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ def with_ways(hub: Hub, commit: Commit, asked: Asked, access: Access, find: Find
     tier, ways = None, []
     if asked.tier is not None:
         address = addresses.tier_address(asked.tier, access.environment)
-        tier = Tier(f"shared cache {redact(asked.tier)}", Bucket(address, writes=True), find)
+        objects = Bucket(address, writes=True)
+        tier = Tier(f"shared cache {redact(asked.tier)}", objects, find, Leases(objects, name_of(asked.mount)))
     if asked.remote is not None:
         name = asked.remote
         ways.append(RemoteWay(f"DVC remote {printable(name)}", lambda: _remote(hub, commit, access, name)))

@@ -43,6 +43,7 @@ class Filler:
         self._waiting: deque[tuple[str, Content | bytes]] = deque()  # the object's name, and what it is to hold
         self._names: set[str] = set()  # in _waiting or under way
         self._replace: set[str] = set()  # of those, what is there already and wrong
+        self._due = False  # leases are to be removed now
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -61,9 +62,10 @@ class Filler:
             self._changed.notify()
             return True
 
-    def sweeps(self) -> None:
-        """There are leases to remove."""
+    def sweeps(self, *, now: bool) -> None:
+        """There are leases to remove, or will be."""
         with self._changed:
+            self._due = self._due or now
             self._start()
             self._changed.notify_all()
 
@@ -115,6 +117,9 @@ class Filler:
                     return name, what, name in self._replace
                 if self._closed:
                     return None
+                if sweeper and self._due:
+                    self._due = False
+                    return "", b"", False
                 if not self._changed.wait(SWEEP_SECONDS if sweeper and self._leases.pending else None) and sweeper:
                     return "", b"", False
 

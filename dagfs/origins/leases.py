@@ -7,13 +7,15 @@ machine that dies leaves its leases behind; after LEASE_SECONDS one of those who
 
 from __future__ import annotations
 
+import hashlib
 import random
-import secrets
+import socket
 import time
 
 from dagfs.errors import NotFound
 from dagfs.origins.marks import Marks
 from dagfs.origins.seam import ObjectStore
+from dagfs.store.layout import boot_id
 
 LEASE_SECONDS = 10.0
 """The longest wait for another machine. It fetches at most 8 MiB in that time."""
@@ -59,13 +61,22 @@ class Turn:
         self._until = time.monotonic() + self._seconds
 
 
+def name_of(mount: str) -> str:
+    """Give what a mount calls itself: not its machine's name, which others may have as well, as a hash of all there is.
+
+    `mount` names it on this machine.
+    """
+    return hashlib.sha256("\0".join((boot_id(), socket.gethostname(), mount)).encode()).hexdigest()[:16]
+
+
 class Leases:
     """The leases of this machine. Everything that asks the store blocks, and raises what the store raises."""
 
-    def __init__(self, store: ObjectStore, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, store: ObjectStore, me: str, seconds: float = LEASE_SECONDS) -> None:
+        """`me` is what no other mount of any machine calls itself, and this one again when its worker was replaced."""
         self.seconds = seconds
         self._store = store
-        self._me = secrets.token_hex(8).encode()
+        self._me = me.encode()
         self._held: Marks[float] = Marks()  # MD5 -> when it was taken, on the monotonic clock
         self._ripe: Marks[float] = Marks()  # MD5 -> from when on it can be removed
 
@@ -73,6 +84,14 @@ class Leases:
         """Take a lease; False when another machine has it."""
         if not self._store.create(lease_key(md5), self._me):
             return False
+        self._held.put(md5, time.monotonic())
+        return True
+
+    def is_mine(self, md5: str, holder: bytes) -> bool:
+        """Take up a lease that this mount has already: not removed yet, or of a worker before."""
+        if holder != self._me:
+            return False
+        self._ripe.pop(md5)
         self._held.put(md5, time.monotonic())
         return True
 

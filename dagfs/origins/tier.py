@@ -37,11 +37,11 @@ class Tier:
 
     vouches = False
 
-    def __init__(self, name: str, objects: ObjectStore, find: Find, leases: Leases | None = None) -> None:
+    def __init__(self, name: str, objects: ObjectStore, find: Find, leases: Leases) -> None:
         self.breaker = Breaker(name, fills=True)
         self.writing = Breaker(f"{name}, writing")  # by itself: who may only read goes on reading
         self.objects = objects
-        self.leases = leases or Leases(objects)
+        self.leases = leases
         self._filler = Filler(objects, find, self.leases, self.writing)
         self.timer = Timer()
         self._missing: Marks[bool] = Marks()  # what this machine shall bring when it has it; True: replace
@@ -80,7 +80,7 @@ class Tier:
     def passed_by(self, wanted: Wanted, error: DagfsError | None) -> None:
         if error is not None:
             self.leases.drop(wanted.md5, linger=False)
-        self._filler.sweeps()
+        self._filler.sweeps(now=error is not None)
 
     def manifest(self, md5: str) -> bytes | None:
         key = object_key(f"{md5}.dir")
@@ -202,14 +202,14 @@ class Visit:
             if leases.take(md5):
                 return True
             turn = self._turn = Turn(leases.seconds)
-            self._tier.breaker.count("waited")
         holder = leases.holder(md5)
-        if holder is None:
-            return leases.take(md5)
+        if holder is None or leases.is_mine(md5, holder):
+            return holder is not None or leases.take(md5)
         if turn.over and holder == turn.holder and leases.take_over(md5, holder):
             self._tier.breaker.count("taken over")
             return True
         if turn.over or holder != turn.holder:
+            self._tier.breaker.count("waited")
             turn.begin(holder)
         return turn.rounds > ROUNDS_MAX
 

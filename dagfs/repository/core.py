@@ -39,8 +39,11 @@ RESTING_BYTES = 8 << 20
 
 
 class Scope(Protocol):
-    """What is served, and how: the user's words, decided once. `store_root`: the directory of the hub's store."""
+    """What is served, and how: the user's words, decided once. `id` names who serves it on this machine; `store_root`:
+    the directory of the hub's store."""
 
+    @property
+    def id(self) -> str: ...
     @property
     def repo(self) -> RepoRef: ...
     @property
@@ -151,7 +154,7 @@ class Repository:
         hub = connect(scope.repo, token, self.metrics, os.environ)
         if scope.shared_cache is None and scope.dvc_remote is None:
             return hub
-        asked = Asked(scope.shared_cache, scope.dvc_remote)
+        asked = Asked(scope.shared_cache, scope.dvc_remote, scope.id)
         self.ways = with_ways(hub, commit, asked, Access(token, os.environ), self.store.find)
         return self.ways
 

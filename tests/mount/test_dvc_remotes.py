@@ -221,6 +221,20 @@ def test_a_remote_that_refuses_is_left_alone_and_the_token_is_good_for_the_api(
     assert server.counts()["GET failed"] == 1
 
 
+def test_without_keys_the_api_serves_and_status_says_so(tmp_path: Path, server: S3Server) -> None:
+    config = remote("store", f"url = s3://{BUCKET}/full", f"endpointurl = {server.url}")
+    truth = repository(tmp_path / "repo", config)
+    server.counts()
+    with served(truth.path) as url:
+        home = Home(tmp_path / "home", extra={"AWS_METADATA_ENDPOINT": "http://127.0.0.1:1"})
+        with home.mounted(url, tmp_path / "m", "--no-prefetch", "--dvc-remote", "store") as mountpoint:
+            read_dvc(mountpoint, truth)
+            told = way(home)
+            assert "resting: no keys for it were found" in home.run("status").stdout
+    assert (told["failures"], told["hits"]) == (1, 0)
+    assert sum(server.counts().values()) == 0
+
+
 class _Files(SimpleHTTPRequestHandler):
     """Serves a directory to who knows the password, and notes what it was shown."""
 

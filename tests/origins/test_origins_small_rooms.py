@@ -19,6 +19,7 @@ from dagfs.origins.addresses import (
     tier_address,
 )
 from dagfs.origins.breaker import BARREN, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from dagfs.origins.bucket import _named
 from dagfs.origins.manifests import listings
 
 REPO = RepoRef("https://hub.test", "owner", "name")
@@ -52,6 +53,13 @@ CONFIG = """\
     url = s3://open/path
     allow_anonymous_login = true
 """
+
+
+def test_an_error_of_a_store_names_no_signature() -> None:
+    error = OSError(
+        "Error performing GET https://store.test/c/k?sv=1&sig=c2VjcmV0 in 3ms - 403 Forbidden\n\nDebug source: x"
+    )
+    assert str(_named(error)) == "Error performing GET https://store.test/c/k in 3ms - 403 Forbidden"
 
 
 class Clock:

@@ -12,7 +12,7 @@ import pytest
 from dagfs.errors import AccessDenied, RemoteUnavailable
 from dagfs.hub.memory import MemorySource
 from dagfs.model import Content, Entry, Span, content_of
-from dagfs.origins.leases import Leases, lease_key
+from dagfs.origins.leases import Leases, lease_key, name_of
 from dagfs.origins.memory import MemoryObjects
 from dagfs.origins.seam import object_key
 from dagfs.origins.source import WaysSource
@@ -20,7 +20,7 @@ from dagfs.origins.tier import Tier
 from dagfs.proofs import prove
 from dagfs.store.memory import MemoryStore
 
-LEASE = 1.0
+LEASE = 2.0
 DATA = b"content " * 100
 MD5 = hashlib.md5(DATA).hexdigest()
 LARGE = bytes(range(256)) * 40_000
@@ -59,7 +59,7 @@ class Machine:
     def __init__(self, objects: MemoryObjects, files: dict[str, bytes]) -> None:
         self.hub = MemorySource(files)
         self.store = MemoryStore()
-        self.tier = Tier("tier", objects, self.store.find, Leases(objects, LEASE))
+        self.tier = Tier("tier", objects, self.store.find, Leases(objects, name_of(str(id(self))), LEASE))
         self.source = WaysSource(self.hub, self.tier, [])
 
     def entry(self, path: str, *, sized: bool = True) -> Entry:
@@ -93,7 +93,16 @@ def objects() -> MemoryObjects:
 
 @pytest.fixture
 def machines(objects: MemoryObjects) -> Iterator[list[Machine]]:
-    made = [Machine(objects, {"a": DATA, "large": LARGE}) for _ in range(3)]
+    made = [Machine(objects, {"a": DATA}) for _ in range(3)]
+    yield made
+    for machine in made:
+        machine.close()
+
+
+@pytest.fixture
+def two(objects: MemoryObjects) -> Iterator[list[Machine]]:
+    """Machines with a large file: a hub in memory takes a second to name the commit."""
+    made = [Machine(objects, {"a": DATA, "large": LARGE}) for _ in range(2)]
     yield made
     for machine in made:
         machine.close()
@@ -163,6 +172,18 @@ def test_who_gives_up_waiting_is_told_at_once_and_leaves_no_lease(
     assert machines[0].opened("a") == 0
 
 
+def test_the_next_worker_of_a_mount_takes_up_the_leases_of_the_one_that_was_killed(
+    objects: MemoryObjects, machines: list[Machine]
+) -> None:
+    objects.objects[lease_key(MD5)] = name_of(str(id(machines[0]))).encode()
+    before = time.monotonic()
+    assert machines[0].ask("a").wait() == DATA
+    assert time.monotonic() - before < LEASE / 2
+    assert machines[0].tier.report().get("waited", 0) == 0
+    machines[0].keep("a", DATA)
+    eventually(lambda: lease_key(MD5) not in objects.objects)
+
+
 def test_a_cancelled_fetch_gives_its_lease_back(objects: MemoryObjects, machines: list[Machine]) -> None:
     machines[0].hub.hold("a")
     body = machines[0].ask("a")
@@ -173,33 +194,33 @@ def test_a_cancelled_fetch_gives_its_lease_back(objects: MemoryObjects, machines
 
 
 def test_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_while(
-    objects: MemoryObjects, machines: list[Machine]
+    objects: MemoryObjects, two: list[Machine]
 ) -> None:
     md5 = hashlib.md5(LARGE).hexdigest()
     for start in range(0, 4_000_000, 1_000_000):
         span = Span(start, start + 1_000_000)
-        assert machines[0].ask("large", span).wait() == LARGE[span.start : span.end]
+        assert two[0].ask("large", span).wait() == LARGE[span.start : span.end]
     assert objects.calls == {f"open {object_key(md5)}": 1}
-    machines[0].keep("large", LARGE)
+    two[0].keep("large", LARGE)
     eventually(lambda: object_key(md5) in objects.objects)
-    assert machines[1].ask("large", Span(5_000_000, 5_000_100)).wait() == LARGE[5_000_000:5_000_100]
-    assert machines[1].opened("large") == 0
+    assert two[1].ask("large", Span(5_000_000, 5_000_100)).wait() == LARGE[5_000_000:5_000_100]
+    assert two[1].opened("large") == 0
 
 
 @pytest.mark.parametrize(
     ("tag", "asked_of_hub"), [(None, 1), (hashlib.md5(LARGE).hexdigest(), 0)], ids=["opaque", "its MD5"]
 )
 def test_the_size_of_a_large_file_is_the_hubs_word_or_proved_by_the_stores_tag(
-    objects: MemoryObjects, machines: list[Machine], tag: str | None, asked_of_hub: int
+    objects: MemoryObjects, two: list[Machine], tag: str | None, asked_of_hub: int
 ) -> None:
     key = object_key(hashlib.md5(LARGE).hexdigest())
     objects.objects[key] = LARGE
     if tag:
         objects.tags[key] = f'"{tag}"'
-    first = machines[0].ask("large", Span(0, 8 << 20), sized=False)
+    first = two[0].ask("large", Span(0, 8 << 20), sized=False)
     assert first.wait() == LARGE[: 8 << 20]
     assert first.size == len(LARGE)
-    assert machines[0].opened("large") == asked_of_hub
+    assert two[0].opened("large") == asked_of_hub
 
 
 def test_what_proved_wrong_is_not_asked_for_again_until_it_is_replaced(
@@ -226,8 +247,8 @@ def test_a_file_is_brought_once_however_often_it_is_kept(objects: MemoryObjects,
     assert objects.calls[f"create {object_key(MD5)}"] == 1
 
 
-def test_a_damaged_copy_of_the_cache_does_not_reach_the_tier(objects: MemoryObjects, machines: list[Machine]) -> None:
-    machine = machines[0]
+def test_a_damaged_copy_of_the_cache_does_not_reach_the_tier(objects: MemoryObjects, two: list[Machine]) -> None:
+    machine = two[0]
     for path, data in (("a", DATA), ("large", LARGE)):
         content = machine.content(path)
         wrong = bytes(len(data))
@@ -248,11 +269,11 @@ def test_a_tier_that_fails_is_not_asked_and_nothing_waits_for_it(
     assert machines[0].tier.report()["state"] == "resting"
 
 
-def test_wrong_bytes_of_a_large_file_are_told_by_who_proves_it(machines: list[Machine], objects: MemoryObjects) -> None:
+def test_wrong_bytes_of_a_large_file_are_told_by_who_proves_it(two: list[Machine], objects: MemoryObjects) -> None:
     md5 = hashlib.md5(LARGE).hexdigest()
     objects.objects[object_key(md5)] = bytes(len(LARGE))
-    assert machines[0].ask("large", Span(100, 200)).wait() == bytes(100)
-    machines[0].source.disproved(machines[0].content("large"))
-    assert machines[0].ask("large", Span(100, 200)).wait() == LARGE[100:200]
-    machines[0].keep("large", LARGE)
+    assert two[0].ask("large", Span(100, 200)).wait() == bytes(100)
+    two[0].source.disproved(two[0].content("large"))
+    assert two[0].ask("large", Span(100, 200)).wait() == LARGE[100:200]
+    two[0].keep("large", LARGE)
     eventually(lambda: objects.objects[object_key(md5)] == LARGE)
