@@ -41,6 +41,7 @@ from dagfs.model import RefKind, printable
     metavar="SECONDS",
     help="Ask so often whether the branch has a new commit, and show it, all at once.",
 )
+@click.option("--owner", type=int, metavar="PID", help="End the mount some seconds after this process has ended.")
 @click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
 def mount(
     repo: str,
@@ -59,6 +60,7 @@ def mount(
     no_prefetch: bool,
     passthrough: bool,
     follow: int | None,
+    owner: int | None,
     hold_while_open: bool,
 ) -> None:
     """Mount REPO at MOUNTPOINT and return when it can be read.
@@ -101,6 +103,7 @@ def mount(
         follow=follow,
         hold_while_open=hold_while_open,
         offline=offline,
+        owner=_owner(owner),
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
@@ -109,6 +112,17 @@ def mount(
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
     click.echo(printable(outcome.detail))
+
+
+def _owner(pid: int | None) -> tuple[int, int] | None:
+    from dagfs.daemon.state import birth, lives
+
+    if pid is None:
+        return None
+    born = birth(pid)
+    if not lives(pid, born):
+        raise click.BadParameter(f"there is no process {pid}", param_hint="--owner")
+    return pid, born
 
 
 def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:

@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from dagfs.daemon.notify import notify
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.daemon.resolving import resolve
 from dagfs.daemon.serving import Service, Tables, token_for
-from dagfs.daemon.state import MountState, Registry, birth
+from dagfs.daemon.state import MountState, Registry, birth, lives
 from dagfs.daemon.successor import renewal
 from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token
@@ -31,6 +33,7 @@ from dagfs.model import Commit
 from dagfs.store.ledger import forget
 from dagfs.supervisor.loop import Supervisor, signals_held
 from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
+from dagfs.supervisor.watch import PERIOD
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,8 @@ class Announcer:
             log=str(log_file),
             cache=str(plan.places.cache),
             born=birth(os.getpid()),
+            owner=plan.owner[0] if plan.owner else 0,
+            owner_born=plan.owner[1] if plan.owner else 0,
         )
 
     @property
@@ -125,7 +130,11 @@ class Announcer:
         notify(f"STATUS=failed: {reason}")
 
     def looked(self) -> None:
-        """Now and then: publish anew what could not be written, or whose directory has gone with the login."""
+        """Now and then: publish anew what could not be written, or whose directory has gone with the login; and see
+        whether the process is gone that the mount is for."""
+        if self._state.owner and not lives(self._state.owner, self._state.owner_born):
+            log.info("process %d, which the mount was for, has ended: ending it", self._state.owner)
+            os.kill(os.getpid(), signal.SIGTERM)
         if self._registry.read(self._name) != self._state:
             self._publish(self._state)
 
@@ -169,7 +178,15 @@ def _serve_kernel(service: Service, announcer: Announcer, renew: Renew) -> int:
 def _serve_libfuse(plan: MountPlan, commit: Commit, token: Token, announcer: Announcer) -> int:
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
+    if plan.owner is not None:
+        threading.Thread(target=_look, args=(announcer,), name="owner", daemon=True).start()
     with worker_rooms(plan, commit, token) as core:
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
     return 0
+
+
+def _look(announcer: Announcer) -> None:
+    while True:
+        time.sleep(PERIOD)
+        announcer.looked()

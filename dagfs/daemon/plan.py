@@ -20,6 +20,7 @@ class MountPlan:
     """One mount. `revision` is a branch, tag or sha, None for the default branch; `subdir` is "" for the whole tree.
 
     `follow`: seconds between two questions for the branch's commit, None for one commit as long as it is mounted.
+    `owner`: pid and start of a process with which the mount ends.
     """
 
     repo: RepoRef
@@ -37,6 +38,7 @@ class MountPlan:
     follow: float | None = None
     hold_while_open: bool = False
     offline: bool = False
+    owner: tuple[int, int] | None = None
 
     @property
     def id(self) -> str:

@@ -30,7 +30,7 @@ def reports(places: Places, path: Path | None = None) -> list[dict[str, Any]]:
 def _report(registry: Registry, name: str, state: MountState) -> dict[str, Any] | None:
     nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, **NOTHING_HIDDEN}
     report = {**asdict(state), **nothing}
-    del report["born"]
+    del report["born"], report["owner_born"]
     if not alive(state):
         if not is_ours(state.mountpoint):
             registry.remove(name)

@@ -19,7 +19,8 @@ class MountState:
 
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
     serving, recovering, failed (`reason` says why); who reads it may find that it is ending or dead. `born` is the
-    start time of `pid` in clock ticks: a reused pid does not deceive.
+    start time of `pid` in clock ticks: a reused pid does not deceive. `owner`: the process with which the mount ends,
+    0 for none.
     """
 
     mountpoint: str
@@ -37,6 +38,8 @@ class MountState:
     cache: str
     born: int
     reason: str = ""
+    owner: int = 0
+    owner_born: int = 0
 
     def changed(self, **fields: Any) -> MountState:
         return replace(self, **fields)
@@ -104,9 +107,14 @@ def birth(pid: int) -> int:
 
 def alive(state: MountState) -> bool:
     """Tell whether the process that held this mount still runs."""
+    return lives(state.pid, state.born)
+
+
+def lives(pid: int, born: int) -> bool:
+    """Tell whether the process that had this number, and started then (`birth`), still runs."""
     if not Path("/proc/self").exists():
         with contextlib.suppress(OSError):
-            os.kill(state.pid, 0)
+            os.kill(pid, 0)
             return True
         return False
-    return birth(state.pid) == state.born != 0
+    return birth(pid) == born != 0
