@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Home
+from support.entry_points import installed_entry_points
 from support.repos import Truth, big_directory
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Truth:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home", {"PYTHONPATH": str(ROOT)})
+    (tmp_path / "site").mkdir()
+    return Home(tmp_path / "home", {"PYTHONPATH": f"{ROOT}:{installed_entry_points(tmp_path / 'site')}"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
