@@ -1,3 +1,22 @@
 """dagfs: a DagsHub repository branch as a lazy, read-only directory, pinned to one commit."""
 
+TYPE_CHECKING = False  # for programs that read types; typing itself would be imported by everybody
+if TYPE_CHECKING:
+    from dagfs.errors import DagfsError
+    from dagfs.scripting import Mount, mount
+
 __version__ = "0.1.0"
+__all__ = ["DagfsError", "Mount", "__version__", "mount"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what scripts use when they use it: `import dagfs` itself costs nothing."""
+    if name == "DagfsError":
+        from dagfs import errors  # noqa: PLC0415 -- late on purpose
+
+        return errors.DagfsError
+    if name in ("mount", "Mount"):
+        from dagfs import scripting  # noqa: PLC0415 -- likewise
+
+        return {"mount": scripting.mount, "Mount": scripting.Mount}[name]
+    raise AttributeError(f"module 'dagfs' has no attribute {name!r}")

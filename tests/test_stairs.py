@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 STAIRS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
+        "scripting",  # what `import dagfs` gives to programs
         "cli",
         "daemon demo devhub",
         "supervisor",  # the daemon starts it; it outlives the rooms and knows none of them above the kernel
@@ -32,8 +33,8 @@ STAIRS: tuple[frozenset[str], ...] = tuple(
 )
 """From the top. A room is a package or module directly under dagfs."""
 
-ANYBODY = frozenset({"dagfs"})  # the package itself has the version and imports nothing
-OUTSIDE = frozenset({"__main__"})  # python -m dagfs: stands above the command line
+ANYBODY = frozenset({"dagfs"})  # the package itself has the version, and imports nothing before it is asked
+OUTSIDE = frozenset({"__main__", "dagfs"})  # python -m dagfs, and the names that the package gives out
 DEVHUB_KNOWS = frozenset({"devhub", "config", "errors", "model"})
 DEVHUB_KNOWS_OF_HUB = "dagfs.hub.dvc"  # the layouts of DVC, told once for the server and its client
 
@@ -42,7 +43,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "requests": ("dagfs.hub",),
     "diskcache": ("dagfs.store",),
     "obstore": ("dagfs.origins.bucket",),
-    "click": ("dagfs.cli",),
+    "click": ("dagfs.cli", "dagfs.scripting"),
     "rich": ("dagfs.cli", "dagfs.demo"),
     "prometheus_client": ("dagfs.daemon.scrape",),
     "mfusepy": ("dagfs.libfuse",),

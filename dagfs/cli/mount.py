@@ -60,6 +60,7 @@ from dagfs.model import RefKind, printable
     envvar="DAGFS_LOG_FORMAT",
     help="json: one object a line. DAGFS_LOG_FORMAT does the same.",
 )
+@click.option("--owner", type=int, metavar="PID", help="End the mount some seconds after this process has ended.")
 @click.option("--hold-while-open", is_flag=True, help="With --follow: keep the commit while any file is open.")
 @click.option("--source", default="", hidden=True)  # the two are mount.dagfs's
 @click.option("--noexec", is_flag=True, hidden=True)
@@ -83,6 +84,7 @@ def mount(
     no_prefetch: bool,
     passthrough: bool,
     follow: int | None,
+    owner: int | None,
     hold_while_open: bool,
     metrics: str | None,
     log_format: str,
@@ -142,6 +144,7 @@ def mount(
         passed=passed,
         source=source,
         noexec=noexec,
+        owner=_owner(owner),
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
@@ -175,6 +178,17 @@ def _passed(mountpoint: str, driver: str, *, with_options: bool) -> int | None:
     if number is not None and (with_options or driver != "kernel"):
         raise click.UsageError(f"{mountpoint} needs the kernel driver, and has the options of who mounted it")
     return number
+
+
+def _owner(pid: int | None) -> tuple[int, int] | None:
+    from dagfs.daemon.state import birth, lives
+
+    if pid is None:
+        return None
+    born = birth(pid)
+    if not lives(pid, born):
+        raise click.BadParameter(f"there is no process {pid}", param_hint="--owner")
+    return pid, born
 
 
 def _revision(branch: str | None, rev: str | None, at: str | None) -> tuple[str | None, RefKind]:

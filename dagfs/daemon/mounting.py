@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from dagfs.daemon.notify import notify, watchdog_seconds
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.daemon.resolving import resolve
 from dagfs.daemon.serving import Service, Tables, token_for
-from dagfs.daemon.state import MountState, Registry, birth
+from dagfs.daemon.state import MountState, Registry, birth, lives
 from dagfs.daemon.successor import renewal
 from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token
@@ -105,6 +106,8 @@ class Announcer:
             cache=str(plan.places.cache),
             born=birth(os.getpid()),
             descriptor="" if plan.passed is None else name_of(plan.passed),
+            owner=plan.owner[0] if plan.owner else 0,
+            owner_born=plan.owner[1] if plan.owner else 0,
         )
 
     @property
@@ -147,9 +150,13 @@ class Announcer:
         notify(f"RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=going on with the installed version")
 
     def looked(self, *, serves: bool) -> None:
-        """Now and then: publish anew what could not be written, or whose directory has gone with the login."""
+        """Now and then: publish anew what could not be written, or whose directory has gone with the login; and see
+        whether the process is gone that the mount is for."""
         if serves:
             notify("WATCHDOG=1")
+        if self._state.owner and not lives(self._state.owner, self._state.owner_born):
+            log.info("process %d, which the mount was for, has ended: ending it", self._state.owner)
+            os.kill(os.getpid(), signal.SIGTERM)
         if self._registry.read(self._name) != self._state:
             self._publish(self._state)
 
@@ -214,8 +221,16 @@ def _serve_libfuse(
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
     notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
+    if plan.owner is not None:
+        threading.Thread(target=_look, args=(announcer,), name="owner", daemon=True).start()
     with worker_rooms(plan, commit, token, Handed(listener=listener)) as core:
         ready: Callable[[], None] = announcer.ready
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
         announcer.ending()
     return 0
+
+
+def _look(announcer: Announcer) -> None:
+    while True:
+        time.sleep(PERIOD)
+        announcer.looked(serves=False)

@@ -23,7 +23,8 @@ class MountPlan:
     `dvc_remote`: the remote of `.dvc/config` to ask before the hub's API; `shared_cache`: the URL of the tier that
     machines share. `follow`: seconds between two questions for the branch's commit, None for one commit as long as it
     is mounted. `passed`: the descriptor of a mount that somebody else has made; `mountpoint` then is its place, or its
-    name. `source`: what the mount table shows instead of the repository's URL.
+    name. `source`: what the mount table shows instead of the repository's URL. `owner`: pid and start of a process with
+    which the mount ends.
     """
 
     repo: RepoRef
@@ -49,6 +50,7 @@ class MountPlan:
     passed: int | None = None
     source: str = ""
     noexec: bool = False
+    owner: tuple[int, int] | None = None
 
     @property
     def id(self) -> str:

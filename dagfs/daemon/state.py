@@ -20,7 +20,8 @@ class MountState:
     `pid` is the process that holds the mount, `workers` may be killed without harm. `state` is one of starting,
     serving, recovering, failed (`reason` says why); who reads it may find that it is unresponsive, ending or dead.
     `born` is the start time of `pid` in clock ticks: a reused pid does not deceive. `descriptor`: /dev/fd/N, where the
-    mount was made by somebody else and passed so; `mountpoint` is the same where it cannot be seen.
+    mount was made by somebody else and passed so; `mountpoint` is the same where it cannot be seen. `owner`: the
+    process with which the mount ends, 0 for none.
     """
 
     mountpoint: str
@@ -39,6 +40,8 @@ class MountState:
     born: int
     reason: str = ""
     descriptor: str = ""
+    owner: int = 0
+    owner_born: int = 0
 
     def changed(self, **fields: Any) -> MountState:
         return replace(self, **fields)
@@ -106,9 +109,14 @@ def birth(pid: int) -> int:
 
 def alive(state: MountState) -> bool:
     """Tell whether the process that held this mount still runs."""
+    return lives(state.pid, state.born)
+
+
+def lives(pid: int, born: int) -> bool:
+    """Tell whether the process that had this number, and started then (`birth`), still runs."""
     if not Path("/proc/self").exists():
         with contextlib.suppress(OSError):
-            os.kill(state.pid, 0)
+            os.kill(pid, 0)
             return True
         return False
-    return birth(state.pid) == state.born != 0
+    return birth(pid) == born != 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Home
+from support.entry_points import installed_entry_points
 from support.repos import Truth, sample_repository
 
 ROOT = Path(__file__).parents[2]
@@ -20,14 +20,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Truth:
 
 @pytest.fixture(scope="session")
 def entry_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory from which Python learns our entry points, as from an installed package of this version."""
-    text = (ROOT / "pyproject.toml").read_text()
-    lines = text.partition('[project.entry-points."fsspec.specs"]\n')[2].partition("\n\n")[0]
-    directory = tmp_path_factory.mktemp("site") / "dagfs_under_test-0.dist-info"
-    directory.mkdir()
-    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: dagfs-under-test\nVersion: 0\n")
-    (directory / "entry_points.txt").write_text("[fsspec.specs]\n" + re.sub('"', "", lines) + "\n")
-    return directory.parent
+    return installed_entry_points(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
