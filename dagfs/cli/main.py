@@ -11,6 +11,7 @@ import click
 from dagfs import __version__
 from dagfs.cli.cache import cache
 from dagfs.cli.mount import mount, unmount
+from dagfs.cli.passing import pass_mount
 from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
 from dagfs.cli.warm import warm
@@ -37,5 +38,5 @@ def main() -> None:
     """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
 
 
-for command in (mount, unmount, status, warm, cache, serve, demo):
+for command in (mount, unmount, status, warm, cache, serve, demo, pass_mount):
     main.add_command(command)
