@@ -14,6 +14,7 @@ from dagfs.cli.complete import completion
 from dagfs.cli.doctor import doctor
 from dagfs.cli.login import login, logout, whoami
 from dagfs.cli.mount import mount, unmount
+from dagfs.cli.passing import pass_mount
 from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
 from dagfs.cli.top import top
@@ -41,19 +42,11 @@ def main() -> None:
     """Mount a DagsHub branch as a read-only directory, pinned to one commit, and train on it."""
 
 
-for command in (
-    mount,
-    unmount,
-    status,
-    top,
-    doctor,
-    warm,
-    cache,
-    serve,
-    demo,
-    login,
-    logout,
-    whoami,
-    completion,
-):
+COMMANDS = (
+    *(mount, unmount, status, top, doctor, warm, cache),
+    *(login, logout, whoami),
+    *(serve, demo, completion, pass_mount),
+)
+
+for command in COMMANDS:
     main.add_command(command)

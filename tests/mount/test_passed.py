@@ -30,7 +30,7 @@ from dagfs.daemon.state import Registry
 from dagfs.devhub.behaviour import Fault
 from dagfs.errors import BadMountPoint
 from dagfs.kernel import mounting
-from dagfs.kernel.mountinfo import find_mount
+from dagfs.kernel.mountinfo import find_mount, mount_points
 from dagfs.kernel.passed import take
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the other's part is to mount as root")
@@ -297,3 +297,57 @@ def test_the_pulse_is_odd_while_a_request_is_in_hand_and_goes_on_after_a_death()
     assert pulse.notes(reading) == (4, 3)
     os.close(reading)
     os.close(writing)
+
+
+@contextlib.contextmanager
+def giving(home: Home, target: Path, address: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the privileged part, which knows no repository."""
+    words = [*DAGFS, "pass-mount", "give", str(target), str(address), "--user", str(NOBODY)]
+    giver = subprocess.Popen(words, env=home.environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        yield giver
+    finally:
+        giver.terminate()
+        giver.communicate(timeout=10)
+
+
+def test_a_part_with_rights_passes_mounts_to_one_without_as_often_as_it_asks(url, sample, contained, tmp_path):
+    address, target = contained.root / "fuse.sock", tmp_path / "made-by-the-giver"
+    mount = [*DAGFS, "mount", url, "{}", "--foreground"]
+    words = unprivileged(target, *DAGFS, "pass-mount", "take", address, *mount)
+    with giving(contained, target, address) as giver:
+        for _ in range(2):
+            with started(contained, words) as daemon:
+                until(lambda: is_serving(contained))
+                assert (target / "README.md").read_bytes() == sample.files["README.md"]
+                assert mounts_at(target) == 1
+                assert address.stat().st_mode & 0o777 == 0o600
+                for pid in (*report(contained)["workers"], daemon.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                daemon.wait(10)
+            until(lambda: number_of_errors(target) == errno.ENOTCONN)  # at once: the giver has kept no copy
+        stranger = subprocess.run(
+            [*DAGFS, "pass-mount", "take", address, "true"], env=contained.environment(),
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert stranger.returncode == BadMountPoint.exit_status
+        assert "no mount was passed" in stranger.stderr
+        giver.terminate()
+        assert giver.wait(5) == 0
+    assert find_mount(str(target)) is None
+    assert not address.exists()
+
+
+def mounts_at(path: Path) -> int:
+    return sum(mount.path == str(path) for mount in mount_points())
+
+
+@contextlib.contextmanager
+def started(home: Home, words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    daemon = subprocess.Popen(words, env=home.environment(), stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait(10)

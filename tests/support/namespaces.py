@@ -35,7 +35,7 @@ def _hide(path: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     _call(libc.unshare(CLONE_NEWNS))
     _call(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None))
-    _call(libc.umount2(path.encode(), MNT_DETACH))
+    libc.umount2(path.encode(), MNT_DETACH)  # it may be mounted later: private as it is, that is not seen here either
     _call(libc.mount(b"/dev/null", b"/dev/fuse", None, ctypes.c_ulong(MS_BIND), None))
 
 
