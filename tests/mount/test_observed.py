@@ -26,6 +26,7 @@ from support.tools import needed
 
 from dagfs.cli.load import processes, rates
 from dagfs.daemon.control import ask
+from dagfs.daemon.families import families
 from dagfs.daemon.logs import JsonLines
 from dagfs.devhub.behaviour import Fault
 
@@ -242,6 +243,20 @@ def test_every_query_of_the_dashboard_names_a_metric_that_exists(sample, home, t
     promtool = needed("promtool", "apt install prometheus")
     checked = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_a_counter_that_nobody_has_described_is_told_all_the_same():
+    told = {family.name: counts for family, counts in families({"tier.lost-nodes": 3, "hub.requests.dvc": 2})}
+    assert told["tier_lost_nodes"] == {"": 3}
+    assert told["hub_requests"] == {"listing": 0, "raw": 0, "rest": 0, "dvc": 2}
+
+
+def test_the_document_names_every_metric_and_no_other(sample, home, tmp_path, port):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}"):
+        found = list(text_families(scraped(port)))
+    there = {f"{one.name}_total" if one.type == "counter" else one.name for one in found if "process_" not in one.name}
+    named = set(re.findall(r"`(dagfs_\w+)`", (ROOT / "docs/observing.md").read_text()))
+    assert named == there
 
 
 def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
