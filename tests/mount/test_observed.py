@@ -14,9 +14,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
@@ -243,6 +246,55 @@ def test_every_query_of_the_dashboard_names_a_metric_that_exists(sample, home, t
     promtool = needed("promtool", "apt install prometheus")
     checked = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stderr
+
+
+@contextlib.contextmanager
+def prometheus(target: int, port: int, place: Path):
+    """Run a Prometheus that scrapes a mount every half second; gives a function that asks it a query."""
+    program = needed("prometheus", "apt install prometheus")
+    jobs = [{"job_name": "dagfs", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}]
+    config = {"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs}
+    (place / "prometheus.yml").write_text(json.dumps(config))
+    words = [program, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/tsdb"]
+    with open(place / "prometheus.log", "w") as log:
+        server = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+
+    def ask_it(query: str) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        with (
+            contextlib.suppress(ConnectionError, urllib.error.URLError),
+            urllib.request.urlopen(url, timeout=10) as answer,
+        ):
+            return json.load(answer)["data"]["result"]
+        return []
+
+    try:
+        yield ask_it
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def test_a_real_prometheus_answers_every_query_of_the_dashboard(sample, home, tmp_path, port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        own = other.getsockname()[1]
+    with (
+        hub(sample.path) as url,
+        home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data,
+        prometheus(port, own, tmp_path) as answers,
+    ):
+        wait_for(lambda: len(answers("count_over_time(dagfs_mount_info[1m])")) == 1)
+        for path in sorted((data / "images").glob("*.jpg")):
+            path.read_bytes()
+        scrapes = "count_over_time(dagfs_cache_reads_total{result='hit'}[1m]) > 5 and dagfs_prefetch_guesses_total > 0"
+        wait_for(lambda: bool(answers(scrapes.replace("and", "and on (instance)"))))
+        panels = json.loads(DASHBOARD.read_text())["panels"]
+        queries = [target["expr"] for panel in panels for target in panel["targets"]]
+        fitted = [query.replace("$__rate_interval", "1m").replace("$mountpoint", ".*") for query in queries]
+        assert [query for query in fitted if not answers(query)] == []
+        one = answers(next(query for query in fitted if "received_bytes" in query))
+        assert one[0]["metric"]["mountpoint"] == str(data)
 
 
 def test_a_counter_that_nobody_has_described_is_told_all_the_same():
