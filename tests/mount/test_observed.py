@@ -31,6 +31,8 @@ from dagfs.cli.load import processes, rates
 from dagfs.daemon.control import ask
 from dagfs.daemon.families import families
 from dagfs.daemon.logs import JsonLines
+from dagfs.daemon.plan import mount_id
+from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.devhub.behaviour import Fault
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +136,18 @@ def test_top_in_a_terminal_is_live_and_ends_clean_on_ctrl_c(sample, home, tmp_pa
 def test_top_of_nothing_says_so(home):
     assert home.run("top").stdout.strip() == "nothing is mounted"
     assert home.run("top", "/nowhere", check=False).returncode == 1
+
+
+def test_a_mount_that_gives_no_figures_is_shown_all_the_same(home, tmp_path):
+    """It starts, recovers, or is of a version that does not know the question."""
+    state = MountState(
+        *(str(tmp_path), "o/n", "http://h", "main", "c" * 40, "kernel", "0.0.1", "serving", os.getpid(), (), 1),
+        *("log", "cache", birth(os.getpid())),
+    )
+    Registry(home.root / "run/dagfs").write(mount_id(tmp_path), state)
+    shown = home.run("top", "--once", "--interval", "0.1").stdout
+    assert "o/n at cccccccccccc (main)" in shown
+    assert "does not answer now" in shown
 
 
 def test_rates_compare_two_looks_at_one_worker():
@@ -328,6 +342,21 @@ def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
     assert {"time", "level", "logger", "message", "pid", "thread"} <= set(lines[0])
     assert any("images/005.jpg" in line["message"] and line["level"] == "WARNING" for line in lines)
     assert any(line["logger"] == "dagfs.supervisor.loop" for line in lines)
+
+
+def test_in_the_foreground_the_objects_go_to_stderr(sample, home, tmp_path):
+    (tmp_path / "data").mkdir()
+    with hub(sample.path) as url:
+        words = [sys.executable, "-m", "dagfs", "mount", url, tmp_path / "data", "--foreground"]
+        environment = home.environment() | {"DAGFS_LOG_FORMAT": "json"}
+        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as daemon:
+            wait_for(lambda: [report["state"] for report in home.status()] == ["serving"])
+            os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
+            wait_for(lambda: home.status()[0]["generation"] == 2)
+            daemon.terminate()
+            lines = daemon.communicate(timeout=20)[1].splitlines()
+    assert {json.loads(line)["logger"] for line in lines} == {"dagfs.supervisor.loop"}
+    assert len(lines) >= 2
 
 
 def test_a_secret_is_no_part_of_json_either():

@@ -28,7 +28,15 @@ _MARKER = re.compile(r"^ *<!-- *(not run|run by|each line alone):? *(.*?) *-->\s
 
 def pages() -> list[Path]:
     """Give the documents that are written for users."""
-    return sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+    return sorted(
+        [
+            ROOT / "README.md",
+            ROOT / "SECURITY.md",
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("deploy/**/*.md"),
+            *ROOT.glob("examples/*.md"),
+        ]
+    )
 
 
 @dataclass(frozen=True)
