@@ -17,6 +17,7 @@ RUN python3 -m venv /opt/dagfs
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY dagfs dagfs
+COPY man man
 COPY training training
 
 # No cache: the layer would keep it. pip itself leaves: the image is not for installing things into

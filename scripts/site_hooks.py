@@ -31,7 +31,7 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Content", ("buckets", "dvc-remotes", "shared-cache")),
     ("Run", ("systemd", "containers", "kubernetes", "deploy")),
     ("Promises", ("semantics", "reliability", "security")),
-    ("Inside", ("design", "concurrency", "performance", "releasing", "changelog")),
+    ("Inside", ("design", "concurrency", "performance", "contributing", "releasing", "changelog")),
 )
 """Section -> pages, as far as they exist; others go to the last section."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,11 +20,9 @@ class Family:
     members: tuple[str, ...] = ()
 
 
-_ALONE: dict[str, tuple[Family, str]] = {}  # figure -> family and label value
-
 _READS = Family("cache_reads", "Reads that reached the worker, by whether the cache had the bytes.", "result")
 _LISTINGS = Family("tree_listings", "Directory listings asked of the hub, with or without sizes.", "sizes")
-_ALONE |= {
+_ALONE: dict[str, tuple[Family, str]] = {  # figure -> family and label value
     "cache.hits": (_READS, "hit"),
     "cache.misses": (_READS, "miss"),
     "tree.listings": (_LISTINGS, "without"),
@@ -56,7 +55,9 @@ _GROUPS: tuple[tuple[str, Family], ...] = (
     ("vfs.failed.", Family("failed_operations", "Operations that a program saw fail.", "operation", _OPERATIONS)),
     ("kernel.", Family("kernel_requests", "Requests that the kernel has sent.", "operation")),
 )
-_LANE_BYTES = Family("hub_received_bytes", "Bytes of bodies that came from the hub, listings included.", "kind")
+_LANES = ("listing", "raw")
+_LANE_BYTES = Family("hub_received_bytes", "Bodies that came from the hub, listings included.", "kind", _LANES)
+_GROUPED = (*(family for _, family in _GROUPS), _LANE_BYTES)
 
 
 def family_of(figure: str) -> tuple[Family, str]:
@@ -69,12 +70,12 @@ def family_of(figure: str) -> tuple[Family, str]:
     room, _, what = figure.partition(".")
     if room == "hub" and what.endswith("_bytes"):
         return _LANE_BYTES, what[: -len("_bytes")]
-    return Family(figure.replace(".", "_").replace("-", "_"), f"Counter {figure} of the room {room}."), ""
+    return Family(re.sub(r"\W", "_", figure, flags=re.ASCII), f"Counter {figure} of the room {room}."), ""
 
 
 def families(figures: Mapping[str, int]) -> Iterator[tuple[Family, dict[str, int]]]:
     """Give each family once with its members' counts by label value."""
-    found: dict[Family, dict[str, int]] = {family: dict.fromkeys(family.members, 0) for _, family in _GROUPS}
+    found: dict[Family, dict[str, int]] = {family: dict.fromkeys(family.members, 0) for family in _GROUPED}
     for family, value in _ALONE.values():
         found.setdefault(family, {})[value] = 0
     for figure, count in figures.items():

@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PID_AT = 32
 """Where the pid stands in `struct fuse_in_header`: of the thread that asks, in the mount's pid namespace."""
@@ -25,9 +26,9 @@ SLOW_SECONDS = 600.0
 """After which a long wait is forgotten: who looks wants to know what is slow now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A request without its answer. `started` on the monotonic clock; `name`: what a LOOKUP looks for, else empty."""
+class Waiter(NamedTuple):
+    """A request without its answer; a tuple, as one is made for each miss. `started` on the monotonic clock; `name`:
+    what a LOOKUP looks for, else empty."""
 
     pid: int
     op: int
@@ -73,7 +74,8 @@ class Waiting:
         with self._lock:
             self._classes[bisect_left(BOUNDS, seconds)] += 1
             self._seconds += seconds
-            self._note(Slow(waiter.node, waiter.name, seconds, now))
+            if seconds > self._floor or now > self._floor_until:
+                self._note(Slow(waiter.node, waiter.name, seconds, now))
 
     def now(self) -> list[tuple[float, Waiter]]:
         """Give those that wait and for how many seconds, the longest first."""
@@ -94,8 +96,6 @@ class Waiting:
             return list(self._classes), self._seconds
 
     def _note(self, slow: Slow) -> None:
-        if slow.seconds <= self._floor and slow.ended <= self._floor_until:
-            return
         kept = {key: one for key, one in self._slow.items() if slow.ended - one.ended <= SLOW_SECONDS}
         key = (slow.node, slow.name)
         if key not in kept or kept[key].seconds <= slow.seconds:

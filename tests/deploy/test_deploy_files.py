@@ -106,7 +106,7 @@ def test_the_environment_file_of_the_readme_has_what_the_unit_uses() -> None:
     used = set(re.findall(r"\$\{?(DAGFS_[A-Z]+)", UNIT.read_text("utf-8")))
     readme = (ROOT / "deploy/README.md").read_text("utf-8")
     assert used == {"DAGFS_REPO", "DAGFS_MOUNTPOINT", "DAGFS_OPTIONS"}
-    assert {name for name in used if not re.search(rf"^    {name}=", readme, re.MULTILINE)} == set()
+    assert {name for name in used if not re.search(rf"^{name}=", readme, re.MULTILINE)} == set()
 
 
 def test_a_wrong_option_in_a_command_would_be_found() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import DETACH, Home
-from support.documents import ROOT, RUN, SHELLS, Block, blocks, pages
+from support.documents import ROOT, RUN, SHELLS, Block, blocks, indented_commands, pages
 from support.hubs import hub
 from support.repos import Truth, git, sample_repository
 
@@ -142,6 +142,10 @@ def everything() -> list[Block]:
 def test_every_block_says_what_it_is_written_in():
     assert [block.where for block in everything() if not block.language] == []
     assert [block.where for block in everything() if block.language in SHELLS and block.language not in RUN] == []
+
+
+def test_no_command_is_shown_by_indentation_alone():
+    assert [place for page in pages() for place in indented_commands(page)] == []
 
 
 def test_a_command_that_is_not_run_has_a_reason():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -98,6 +99,16 @@ def test_where_all_is_well_everything_is_looked_at_and_the_status_is_0(url, home
     assert "o/n can be read, private" in found["repository"]["text"]
     assert not (home.root / "cache").exists()  # it has looked, and made nothing
     assert list(tmp_path.glob("**/dagfs-doctor*")) == []
+
+
+def test_the_document_names_every_finding(url, home, tmp_path):
+    (tmp_path / "data").mkdir()
+    found = set(examined(home, url, tmp_path / "data", "--token-file", token_file(tmp_path)))
+    text = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text().partition("| finding |")[2]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row)}
+    assert named - found <= {"certificates"}  # only told where they are wrong
+    assert found - named == set()
 
 
 def test_people_get_a_line_for_each_finding_with_its_remedy_below(url, home, tmp_path):

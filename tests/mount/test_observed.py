@@ -14,9 +14,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
@@ -26,7 +29,10 @@ from support.tools import needed
 
 from dagfs.cli.load import processes, rates
 from dagfs.daemon.control import ask
+from dagfs.daemon.families import families
 from dagfs.daemon.logs import JsonLines
+from dagfs.daemon.plan import mount_id
+from dagfs.daemon.state import MountState, Registry, birth
 from dagfs.devhub.behaviour import Fault
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +136,18 @@ def test_top_in_a_terminal_is_live_and_ends_clean_on_ctrl_c(sample, home, tmp_pa
 def test_top_of_nothing_says_so(home):
     assert home.run("top").stdout.strip() == "nothing is mounted"
     assert home.run("top", "/nowhere", check=False).returncode == 1
+
+
+def test_a_mount_that_gives_no_figures_is_shown_all_the_same(home, tmp_path):
+    """It starts, recovers, or is of a version that does not know the question."""
+    state = MountState(
+        *(str(tmp_path), "o/n", "http://h", "main", "c" * 40, "kernel", "0.0.1", "serving", os.getpid(), (), 1),
+        *("log", "cache", birth(os.getpid())),
+    )
+    Registry(home.root / "run/dagfs").write(mount_id(tmp_path), state)
+    shown = home.run("top", "--once", "--interval", "0.1").stdout
+    assert "o/n at cccccccccccc (main)" in shown
+    assert "does not answer now" in shown
 
 
 def test_rates_compare_two_looks_at_one_worker():
@@ -244,6 +262,69 @@ def test_every_query_of_the_dashboard_names_a_metric_that_exists(sample, home, t
     assert checked.returncode == 0, checked.stderr
 
 
+@contextlib.contextmanager
+def prometheus(target: int, port: int, place: Path):
+    """Run a Prometheus that scrapes a mount every half second; gives a function that asks it a query."""
+    program = needed("prometheus", "apt install prometheus")
+    jobs = [{"job_name": "dagfs", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}]
+    config = {"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs}
+    (place / "prometheus.yml").write_text(json.dumps(config))
+    words = [program, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/tsdb"]
+    with open(place / "prometheus.log", "w") as log:
+        server = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+
+    def ask_it(query: str) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        with (
+            contextlib.suppress(ConnectionError, urllib.error.URLError),
+            urllib.request.urlopen(url, timeout=10) as answer,
+        ):
+            return json.load(answer)["data"]["result"]
+        return []
+
+    try:
+        yield ask_it
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def test_a_real_prometheus_answers_every_query_of_the_dashboard(sample, home, tmp_path, port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        own = other.getsockname()[1]
+    with (
+        hub(sample.path) as url,
+        home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data,
+        prometheus(port, own, tmp_path) as answers,
+    ):
+        wait_for(lambda: len(answers("count_over_time(dagfs_mount_info[1m])")) == 1)
+        for path in sorted((data / "images").glob("*.jpg")):
+            path.read_bytes()
+        scrapes = "count_over_time(dagfs_cache_reads_total{result='hit'}[1m]) > 5 and dagfs_prefetch_guesses_total > 0"
+        wait_for(lambda: bool(answers(scrapes.replace("and", "and on (instance)"))))
+        panels = json.loads(DASHBOARD.read_text())["panels"]
+        queries = [target["expr"] for panel in panels for target in panel["targets"]]
+        fitted = [query.replace("$__rate_interval", "1m").replace("$mountpoint", ".*") for query in queries]
+        assert [query for query in fitted if not answers(query)] == []
+        one = answers(next(query for query in fitted if "received_bytes" in query))
+        assert one[0]["metric"]["mountpoint"] == str(data)
+
+
+def test_a_counter_that_nobody_has_described_is_told_all_the_same():
+    told = {family.name: counts for family, counts in families({"tier.lost-nodes": 3, "hub.requests.dvc": 2})}
+    assert told["tier_lost_nodes"] == {"": 3}
+    assert told["hub_requests"] == {"listing": 0, "raw": 0, "rest": 0, "dvc": 2}
+
+
+def test_the_document_names_every_metric_and_no_other(sample, home, tmp_path, port):
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}"):
+        found = list(text_families(scraped(port)))
+    there = {f"{one.name}_total" if one.type == "counter" else one.name for one in found if "process_" not in one.name}
+    named = set(re.findall(r"`(dagfs_\w+)`", (ROOT / "docs/observing.md").read_text()))
+    assert named == there
+
+
 def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
     with (
         hub(
@@ -261,6 +342,21 @@ def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
     assert {"time", "level", "logger", "message", "pid", "thread"} <= set(lines[0])
     assert any("images/005.jpg" in line["message"] and line["level"] == "WARNING" for line in lines)
     assert any(line["logger"] == "dagfs.supervisor.loop" for line in lines)
+
+
+def test_in_the_foreground_the_objects_go_to_stderr(sample, home, tmp_path):
+    (tmp_path / "data").mkdir()
+    with hub(sample.path) as url:
+        words = [sys.executable, "-m", "dagfs", "mount", url, tmp_path / "data", "--foreground"]
+        environment = home.environment() | {"DAGFS_LOG_FORMAT": "json"}
+        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as daemon:
+            wait_for(lambda: [report["state"] for report in home.status()] == ["serving"])
+            os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
+            wait_for(lambda: home.status()[0]["generation"] == 2)
+            daemon.terminate()
+            lines = daemon.communicate(timeout=20)[1].splitlines()
+    assert {json.loads(line)["logger"] for line in lines} == {"dagfs.supervisor.loop"}
+    assert len(lines) >= 2
 
 
 def test_a_secret_is_no_part_of_json_either():

@@ -8,7 +8,7 @@ labels.tsv in it). A comment in the line before the fence says otherwise, and wh
     <!-- run by: tests/demo/test_demo_run.py --> something else runs it: a file, or the name of a test
     <!-- each line alone -->                    a menu: before each `dagfs mount` what is mounted is unmounted
 
-Other fences have another language, `text` where there is none.
+Other fences have another language, `text` where there is none. Commands are never shown by indentation alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ _MARKER = re.compile(r"^ *<!-- *(not run|run by|each line alone):? *(.*?) *-->\s
 
 def pages() -> list[Path]:
     """Give the documents that are written for users."""
-    return sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+    return sorted(
+        [
+            ROOT / "README.md",
+            ROOT / "SECURITY.md",
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("deploy/**/*.md"),
+            *ROOT.glob("examples/*.md"),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,20 @@ class Block:
         for line in self.text.replace("\\\n", " ").splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 yield line
+
+
+def indented_commands(page: Path) -> list[str]:
+    """Give the places of code that is told from text by four spaces only: nobody would run it."""
+    lines = page.read_text("utf-8").splitlines()
+    fenced = {n for block in blocks(page) for n in range(block.line - 1, block.line + block.text.count("\n") + 1)}
+    found, paragraph = [], ""  # the last line of text that was not indented
+    for number, line in enumerate(lines):
+        if line[:1] not in ("", " "):
+            paragraph = line
+        in_list = re.match(r"[*+-] |\d+[.)] ", paragraph)
+        if number not in fenced and line.startswith("    ") and not in_list and not lines[number - 1].strip():
+            found.append(f"{page.relative_to(ROOT)}:{number + 1}")
+    return found
 
 
 def blocks(page: Path) -> list[Block]:
