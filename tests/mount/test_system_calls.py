@@ -61,6 +61,7 @@ calls = {
     "fsync": lambda: os.fsync(file),
     "isatty": lambda: os.isatty(file),
     "FIONREAD": lambda: struct.unpack("i", fcntl.ioctl(file, 0x541B, bytes(4)))[0] == size,
+    "FS_IOC_GETFLAGS": lambda: fcntl.ioctl(file, 0x80086601, bytes(8)).hex(),
     "preadv2 without waiting": lambda: os.preadv(file, [bytearray(100)], 0, os.RWF_NOWAIT),
     "preadv2 polled": lambda: os.preadv(file, [bytearray(100)], 0, os.RWF_HIPRI),
     "O_PATH": lambda: os.fstat(os.open(path, os.O_PATH)).st_size == size,
@@ -96,7 +97,7 @@ def outcome(call):
 print(json.dumps({name: outcome(call) for name, call in calls.items()}))
 """
 
-DIFFERENT = {"copy_file_range": "EXDEV", "preadv2 without waiting": "ENOTSUP"}
+DIFFERENT = {"copy_file_range": "EXDEV", "preadv2 without waiting": "ENOTSUP", "FS_IOC_GETFLAGS": "ENOTTY"}
 """What the kernel answers for every FUSE file system."""
 
 

@@ -79,7 +79,7 @@ class EfficientNetFeatureExtractor:
 
 
 def read_image(path: str | os.PathLike[str]) -> tf.Tensor:
-    """Give an image as float32 of 0 to 255, (SIDE, SIDE, 3); usable in tf.data. Raises UnreadableImage."""
+    """Give an image as float32 of 0 to 255, (SIDE, SIDE, 3). Raises UnreadableImage."""
     try:
         pixels = tf.io.decode_image(tf.io.read_file(os.fspath(path)), channels=3, expand_animations=False)
     except tf.errors.OpError as error:

@@ -120,6 +120,5 @@ def generators(
     """
     chosen = with_caption(table.samples, caption)
     train, valid = ([chosen[i] for i in part] for part in deal(len(chosen), seed))
-    return LAIONAestheticsGenerator(table, train, seed=seed, **options), LAIONAestheticsGenerator(
-        table, valid, **options
-    )
+    shuffling = LAIONAestheticsGenerator(table, train, seed=seed, **options)
+    return shuffling, LAIONAestheticsGenerator(table, valid, **options)
