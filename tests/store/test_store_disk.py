@@ -1065,6 +1065,7 @@ def test_a_file_that_is_also_called_otherwise_is_found_by_both_names_now_and_lat
     assert read(store, second) is None
     assert store.also_called(first, second.key)
     assert read(store, second) == data
+    assert store.flush(20)
     store.close()
     store = opened()
     assert read(store, first) == read(store, second) == data
