@@ -71,10 +71,12 @@ class Versions:
         """Give the content that an earlier mount has read at this path, with an ETag; None where none is known."""
         if content.entry.versioning is not Versioning.BUCKET or etag_of(content.entry):
             return None  # or its ETag is a part of its identity
-        digest = self._places.cache.get_value(self._path_name(content))
-        key = ContentId(content.key.scheme, (digest or b"").decode("ascii", "replace"))
-        if not digest or key == content.key or self._known(content.key) or self._known(key) is None:
+        noted = (self._places.cache.get_value(self._path_name(content)) or b"").decode("utf-8", "replace")
+        digest, _, tag = noted.partition(" ")
+        key = ContentId(content.key.scheme, digest)
+        if not tag or key == content.key or self._known(content.key):
             return None  # nothing was, or this mount has begun to read it
+        self._remember(key, tag)
         return content._replace(key=key)
 
     def asks(self, earlier: Content) -> None:
@@ -99,7 +101,7 @@ class Versions:
         with self._lock:
             known = self._first.get(key)
         if known is None:
-            stored = self._places.mount.get_value(_name(key)) or self._places.cache.get_value(_name(key))
+            stored = self._places.mount.get_value(_name(key))
             known = None if stored is None else self._remember(key, stored.decode("utf-8", "replace"))
         return known
 
@@ -110,8 +112,7 @@ class Versions:
         def note() -> None:
             self._places.mount.set_value(_name(key), tag.encode())
             if key == content.key:  # else whoever reads it later finds it by its ETag
-                self._places.cache.set_value(_name(key), tag.encode())
-                self._places.cache.set_value(self._path_name(content), key.digest.encode())
+                self._places.cache.set_value(self._path_name(content), f"{key.digest} {tag}".encode())
 
         if content.size is None or content.size > WHOLE_MAX:
             note()  # before a block of it can lie on the disk

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dagfs.errors import AccessDenied, NotADirectory, NotFound, ProtocolError
+from dagfs.errors import AccessDenied, NotADirectory, NotFound, ProtocolError, RemoteError
 from dagfs.hub import listing, urls
 from dagfs.hub.asking import Asker, Once
 from dagfs.hub.exchange import Lane, Request
@@ -109,7 +109,11 @@ class Storages:
     def _children(self, where: tuple[str, ...] | None) -> frozenset[str]:
         """Give the names in a directory above the buckets; of STORAGES itself, `where` is None."""
         storages = self._storages.get()
-        if self._way.get() is not Way.NONE:
+        try:
+            own = self._way.get() is not Way.NONE
+        except RemoteError:
+            own = True  # not known now: it is shown, and an error for who looks into it
+        if own:
             storages |= {self._own}
         if where is None:
             return frozenset({"storage"}) if storages else frozenset()
@@ -146,6 +150,9 @@ class Storages:
         try:
             return Way.S3 if self._own_bucket.has_objects() else Way.NONE
         except (NotFound, AccessDenied):
+            return Way.NONE
+        except ProtocolError as error:  # not every hub has the endpoint, and the other buckets are no worse for it
+            log.warning("%s has no bucket of its own that can be listed: %s", self._repo.slug, error)
             return Way.NONE
 
     def _through_s3(self, storage: tuple[str, ...]) -> bool:

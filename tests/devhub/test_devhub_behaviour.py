@@ -16,7 +16,7 @@ import pytest
 import requests
 from support.repos import Truth
 
-from dagfs.devhub.behaviour import DRIP_SECONDS, Behaviour, Fault, Gzip, LastToken, Redirect, RequestInfo
+from dagfs.devhub.behaviour import DRIP_SECONDS, Behaviour, Fault, Gzip, LastToken, Paging, Redirect, RequestInfo
 from dagfs.devhub.serve import Hub
 
 KINDS = ("README.md", "large.bin", "images/039.jpg", "empty", "empty.dat", "labels.tsv")
@@ -355,3 +355,41 @@ def test_bytes_may_drip_be_packed_left_out_or_come_from_elsewhere(sample: Truth)
         response, body = fetch(hub, "labels.tsv", Range="bytes=10-19")
         assert response.headers["Content-Range"] == f"bytes 10-19/{len(data)}"
         assert body == data[:10]
+
+
+def test_a_storage_may_have_a_prefix_in_its_name(caller_of: Callable, sample: Truth, folder: Path) -> None:
+    with Hub(sample.path, storages={"s3:lake": folder, "s3:lake/deep/er": folder / "sub"}) as hub:
+        call = caller_of(hub)
+        assert [(row["protocol"], row["name"]) for row in call.get("storage").json()] == [
+            ("s3", "lake"),
+            ("s3", "lake/deep/er"),
+        ]
+        entries = call.get("storage/content/s3/lake/deep/er").json()["entries"]
+        assert entries[1]["path"] == "s3/lake/deep/er/01 #?%.bin"
+        assert call.session.get(entries[1]["download_url"], timeout=20).content == b"x"
+        assert call.get("storage/content/s3/lake/deep").status_code == 404
+
+
+@pytest.mark.parametrize("paging", [Paging.REPEATED, Paging.ENDLESS, Paging.BARREN])
+def test_pages_go_round_in_circles_on_command(caller_of: Callable, sample: Truth, folder: Path, paging: Paging) -> None:
+    with Hub(sample.path, storages={"gs:data": folder}, behaviour=Behaviour(paging=paging)) as hub:
+        call, token, tokens, sizes = caller_of(hub), "", [], set()
+        for _ in range(4):
+            answer = call.get("storage/content/gs/data/sub", params={"limit": "10", "from_token": token}).json()
+            token = answer["next_token"]
+            tokens.append(token)
+            sizes.add(len(answer["entries"]))
+        assert sizes == {0 if paging is Paging.BARREN else 10}
+        assert len(set(tokens)) == (1 if paging is Paging.REPEATED else 4)
+
+
+def test_a_hub_may_keep_its_storages_out_of_the_root_and_have_no_bucket_of_its_own(
+    caller_of: Callable, sample: Truth, folder: Path
+) -> None:
+    behaviour = Behaviour(root_lists_storages=False, own_bucket=False)
+    with Hub(sample.path, storages={"gs:data": folder}, behaviour=behaviour) as hub:
+        call = caller_of(hub)
+        assert [entry for entry in call.listing("main") if entry["type"] == "storage"] == []
+        owner, name = hub.name.split("/")
+        answer = call.session.get(f"{hub.host}/api/v1/repo-buckets/s3/{owner}/{name}?list-type=2", timeout=20)
+        assert answer.status_code == 404

@@ -221,6 +221,21 @@ def test_a_hub_that_does_not_tell_its_storages_is_an_error_and_asked_anew(hub, s
     assert source.describe(COMMIT, f"{TOP}/s3/pond", sized=False).kind is Kind.DIRECTORY
 
 
+@pytest.mark.parametrize("answer", [Answer(400), Answer(501), Answer(body=b"<html>"), Answer(403)])
+def test_a_hub_without_a_usable_s3_endpoint_shows_its_other_storages(hub, source, answer, monkeypatch):
+    monkeypatch.setattr(source._storages._asker, "_patience", 0.05)
+    hub.on(f"{REPO}/storage", say([{"name": "pond", "protocol": "s3"}]))
+    hub.on(f"{REPO}/storage/content/s3/name?{FOUND}&limit=1", Answer(404))
+    hub.on(s3.listing_url(RepoRef("", "owner", "name"), "", most=1), answer)
+    shown = [entry.path for entry in listed(source, f"{TOP}/s3")]
+    if answer.status == 501:  # it may come back, so it is not said to be absent
+        assert shown == [f"{TOP}/s3/name", f"{TOP}/s3/pond"]
+        with pytest.raises(RemoteUnavailable):
+            listed(source, f"{TOP}/s3/name")
+    else:
+        assert shown == [f"{TOP}/s3/pond"]
+
+
 def test_a_folder_without_entries_is_not_there(pond, source):
     pond.on(address("/none", limit=1), page())
     with pytest.raises(NotFound):

@@ -21,7 +21,7 @@ from support.contents import claimed, dvc, eventually, git, noise, proof
 
 from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
-from dagfs.model import Content, Span
+from dagfs.model import Content, ContentId, Span
 from dagfs.proofs import Prover
 from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
@@ -1050,3 +1050,38 @@ def test_an_absence_is_forgotten_soon(opened: Opener, tmp_path: Path) -> None:
     assert read(store, dvc(data)) is None
     keep(other, dvc(data), data)
     eventually(lambda: read(store, dvc(data)) == data)
+
+
+def renamed(content: Content, word: str) -> Content:
+    return content._replace(key=ContentId("object", hashlib.sha256(word.encode()).hexdigest()), claim=None)
+
+
+@pytest.mark.parametrize("size", [100, 9 * MiB], ids=["small", "large"])
+def test_a_file_that_is_also_called_otherwise_is_found_by_both_names_now_and_later(opened: Opener, size: int) -> None:
+    data = noise(size)
+    first, second = renamed(git(data), "first"), renamed(git(data), "second")
+    store = opened()
+    keep(store, first, data)
+    assert read(store, second) is None
+    assert store.also_called(first, second.key)
+    assert read(store, second) == data
+    assert store.flush(20)
+    store.close()
+    store = opened()
+    assert read(store, first) == read(store, second) == data
+    assert store.info().files == 1
+
+
+def test_what_is_not_there_gets_no_other_name_and_damage_stays_a_miss(opened: Opener) -> None:
+    data = noise(5_000)
+    first, second = renamed(git(data), "first"), renamed(git(data), "second")
+    store = opened()
+    assert not store.also_called(first, second.key)
+    keep(store, first, data)
+    store.close()
+    (path,) = store.root.glob("files/md5/*/*")
+    path.chmod(0o600)
+    path.write_bytes(noise(5_000, 1))
+    store = opened()
+    store.also_called(first, second.key)
+    assert read(store, second) is None
