@@ -77,9 +77,9 @@ def test_a_listing_that_is_there_stays_as_node_ids_are_places_in_it(world):
 
 
 def test_sizes_are_the_hubs_to_tell(world):
-    listing = wait(world.tree.sized(place(world, "data/d2").entry), DEADLINE)
-    assert listing.bytes_known == 20 + 21
-    assert world.calls["list-sized:data/d2"] == 1
+    listing = wait(world.tree.sized(place(world, "data").entry), DEADLINE)
+    assert listing.bytes_known == 1
+    assert world.calls["list-sized:data"] == 1
 
 
 def test_many_who_ask_at_once_cost_one_answer(world):
