@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import pytest
 from support.repos import Truth, sample_repository
 
-from dagfs.devhub.behaviour import Behaviour, Gzip, Redirect
+from dagfs.devhub.behaviour import Behaviour, Fault, Gzip, Redirect
 from dagfs.devhub.serve import Hub
-from dagfs.errors import BadToken, NotFound, UnknownRepository, UnknownRevision
+from dagfs.errors import AccessDenied, BadToken, NotFound, UnknownRepository, UnknownRevision
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.urls import parse_repo
@@ -25,6 +26,33 @@ def truth(tmp_path_factory) -> Truth:
     truth = sample_repository(tmp_path_factory.mktemp("hub") / "repository")
     assert truth.submodules == SUBMODULES
     return truth
+
+
+class Body:
+    """Waits for one body."""
+
+    def __init__(self) -> None:
+        self.data_ = bytearray()
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+
+    def head(self, head) -> None:
+        pass
+
+    def data(self, chunk: bytes) -> None:
+        self.data_ += chunk
+
+    def done(self, error) -> None:
+        self.error = error
+        self.ended.set()
+
+
+def outcome(begin):
+    """Start a transfer; give its error and its bytes."""
+    body = Body()
+    begin(body)
+    assert body.ended.wait(20)
+    return body.error, bytes(body.data_)
 
 
 @pytest.fixture
@@ -145,3 +173,25 @@ def test_spans_of_a_file_are_its_bytes(truth, connected, sink_type, ranges):
             start = sink.heads[0].start
             assert start == (span.start if ranges else 0)
             assert sink.body == (data[span.start : span.end] if ranges else data)
+
+
+def test_an_object_of_the_dvc_remote_is_asked_for_as_dvc_does_and_a_refusal_there_says_nothing_of_the_api(
+    truth, connected
+):
+    """The remote takes the token as user and password; behind one connection both forms take turns."""
+    data = truth.files["images/007.jpg"]
+    digest = hashlib.md5(data).hexdigest()
+    with Hub(truth.path, token="secret") as hub:
+        source = connected(hub, "secret")
+        commit = source.resolve(None)
+        url = f"{hub.url}.dvc/files/md5/{digest[:2]}/{digest[2:]}"
+        entry = source.describe(commit, "images/007.jpg", sized=True)
+
+        for _ in range(3):
+            assert outcome(lambda got: source.remote_object(url, None, got)) == (None, data)
+            assert outcome(lambda got: source.open(commit, entry, None, got)) == (None, data)
+        assert outcome(lambda got: source.remote_object(url, Span(5, 10), got)) == (None, data[5:10])
+        hub.fault = lambda info: Fault(status=401) if info.kind == "dvc" else None
+        assert isinstance(outcome(lambda got: source.remote_object(url, None, got))[0], AccessDenied)
+        assert outcome(lambda got: source.open(commit, entry, None, got)) == (None, data)
+        assert source.standing()["state"] == "ok"

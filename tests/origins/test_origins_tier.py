@@ -243,6 +243,7 @@ def test_a_file_is_brought_once_however_often_it_is_kept(objects: MemoryObjects,
     for _ in range(5):
         machines[0].keep("a", DATA)
     eventually(lambda: object_key(MD5) in objects.objects)
+    machines[0].keep("a", DATA)
     machines[0].close()
     assert objects.calls[f"create {object_key(MD5)}"] == 1
 
