@@ -76,6 +76,7 @@ def mount(
     from dagfs.daemon.mounting import serve
     from dagfs.daemon.plan import MountPlan, absolute
     from dagfs.hub.urls import parse_repo
+    from dagfs.kernel.mounting import is_automount
     from dagfs.kernel.passed import place_of
 
     reference, at = parse_repo(repo, hub_host(os.environ, host))
@@ -114,7 +115,9 @@ def mount(
     )
     if foreground:
         sys.exit(guarded(lambda herald: serve(plan, herald, foreground=True), Herald(None)))
-    outcome = detach(lambda herald: serve(plan, herald, foreground=False), keep=passed)
+    outcome = detach(
+        lambda herald: serve(plan, herald, foreground=False), keep=passed, leave=not is_automount(str(plan.mountpoint))
+    )
     if outcome.error is not None:
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)
