@@ -27,11 +27,13 @@ def mount(repo: str, mountpoint: str, foreground: bool, **given: Any) -> None:
     """
     from dagfs.daemon.background import Herald, detach, guarded
     from dagfs.daemon.mounting import serve
+    from dagfs.kernel.mounting import is_automount
 
     planned = plan(repo, mountpoint, given)
     if foreground:
         sys.exit(guarded(lambda herald: serve(planned, herald, foreground=True), Herald(None)))
-    outcome = detach(lambda herald: serve(planned, herald, foreground=False), keep=planned.passed)
+    leave = not is_automount(str(planned.mountpoint))
+    outcome = detach(lambda herald: serve(planned, herald, foreground=False), keep=planned.passed, leave=leave)
     if outcome.error is not None:
         click.echo(f"dagfs: {printable(outcome.error)}", err=True)
         sys.exit(outcome.status)

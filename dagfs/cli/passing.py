@@ -39,11 +39,14 @@ def give(target: Path, socket: Path, user: int) -> None:
 @click.argument("socket", type=click.Path(path_type=Path))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def take(socket: Path, command: tuple[str, ...]) -> None:
-    """Connect to SOCKET and become COMMAND, in whose words {} is the mount that was passed: /dev/fd/N."""
-    from dagfs.kernel.passed import name_of
+    """Connect to SOCKET and become COMMAND, in whose words {} is the mount that was passed: /dev/fd/3."""
+    from dagfs.kernel.passed import STANDARD, name_of
     from dagfs.kernel.passing import take
 
-    number = take(socket)
-    os.set_inheritable(number, True)
-    words = [word.replace("{}", name_of(number)) for word in command]
+    given = take(socket)
+    if given != STANDARD:
+        os.dup2(given, STANDARD)
+        os.close(given)
+    os.set_inheritable(STANDARD, True)
+    words = [word.replace("{}", name_of(STANDARD)) for word in command]
     os.execvp(words[0], words)  # noqa: S606 -- what the caller has written behind it  # nosec B606

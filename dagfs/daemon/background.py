@@ -52,12 +52,17 @@ class Herald:
         return True
 
 
-def detach(daemon: Callable[[Herald], int], keep: int | None = None) -> Outcome:
-    """Run `daemon` in a session of its own and give back what it says of its start. `keep`: a descriptor for it."""
+def detach(daemon: Callable[[Herald], int], keep: int | None = None, *, leave: bool = True) -> Outcome:
+    """Run `daemon` in a session of its own and give back what it says of its start.
+
+    `keep`: a descriptor for it. Without `leave` the session is left by the daemon, when it has mounted.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
+        if leave:
+            os.setsid()
         _become_daemon(daemon, writing, {writing} if keep is None else {writing, keep})
     os.close(writing)
     try:
@@ -72,7 +77,6 @@ def detach(daemon: Callable[[Herald], int], keep: int | None = None) -> Outcome:
 
 def _become_daemon(daemon: Callable[[Herald], int], writing: int, kept: set[int]) -> NoReturn:
     """Fork again from a session of its own, so that neither a terminal nor a notebook's interrupt reaches it."""
-    os.setsid()
     if os.fork():
         os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

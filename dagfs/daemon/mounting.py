@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -30,7 +31,7 @@ from dagfs.daemon.worker import worker_rooms
 from dagfs.hub.auth import Token
 from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
-from dagfs.kernel.mounting import Mount, check_fuse, check_mount_point, mount
+from dagfs.kernel.mounting import Mount, check_fuse, check_mount_point, is_automount, mount
 from dagfs.kernel.openings import OpenTable
 from dagfs.kernel.passed import check_passed, name_of, take
 from dagfs.kernel.pulse import Pulse
@@ -211,8 +212,13 @@ def _check_place(plan: MountPlan) -> None:
 def _connect(plan: MountPlan, pulse: Pulse | None) -> Mount:
     if plan.passed is not None:
         return take(plan.passed, pulse)
-    source = plan.source or str(plan.repo)
-    return mount(str(plan.mountpoint), source, allow_other=plan.allow_other, noexec=plan.noexec)
+    place, source = str(plan.mountpoint), plan.source or str(plan.repo)
+    late = is_automount(place)
+    connection = mount(place, source, allow_other=plan.allow_other, noexec=plan.noexec)
+    if late:
+        with contextlib.suppress(PermissionError):  # in the foreground
+            os.setsid()
+    return connection
 
 
 def _serve_libfuse(

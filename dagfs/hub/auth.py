@@ -145,11 +145,16 @@ def _read_private(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"cannot read the token file {path}: {error.strerror}") from None
     user = system.user()
-    if user is not None and status.st_mode & _OPEN_TO_OTHERS:
+    if user is not None and status.st_mode & _OPEN_TO_OTHERS and not _given_by_root(status):
         raise UsageError(f"other users can read or change the token file {path}; run: chmod 600 {path}")
     if user not in (None, 0) and status.st_uid not in (user, 0):
         raise UsageError(f"the token file {path} belongs to user {status.st_uid}; make one of your own")
     return _plain(data.decode("utf-8", "replace").strip(), f"the token file {path}")
+
+
+def _given_by_root(status: os.stat_result) -> bool:
+    """Tell whether root has let our group read a file, and nobody else: a secret of Kubernetes, with an fsGroup."""
+    return status.st_mode & _OPEN_TO_OTHERS == stat.S_IRGRP and (status.st_uid, status.st_gid) == (0, os.getegid())
 
 
 def read_regular(path: Path) -> tuple[os.stat_result, bytes]:

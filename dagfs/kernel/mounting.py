@@ -20,6 +20,7 @@ from dagfs.kernel.pulse import Pulse
 log = logging.getLogger(__name__)
 
 DEVICE = "/dev/fuse"
+AUTOMOUNT = "autofs"
 FUSERMOUNT = "fusermount3"
 MTAB = "/etc/mtab"  # fusermount3 mounts without it, but then refuses to unmount
 SUBTYPE = FILE_SYSTEM.partition(".")[2]
@@ -91,11 +92,23 @@ def check_mount_point(path: str | os.PathLike[str]) -> str:
     if present and present.ours and is_dead(absolute):
         unmount(absolute)
         present = find_mount(absolute)
+    if present and present.file_system == AUTOMOUNT:
+        return absolute
     if present:
         advice = f"`dagfs unmount {path}` first" if present.ours else "choose another directory"
         raise AlreadyMounted(f"{path} is a mount point already ({present.file_system}): {advice}")
     check_directory(absolute)
     return absolute
+
+
+def is_automount(path: str) -> bool:
+    """Tell whether a mount at an absolute path is made when somebody looks, by systemd as a rule.
+
+    Whoever looks then waits for that mount, also the one who makes it, unless its process group is the automounter's:
+    mount(8) is started in it, so a daemon has to leave it after it has mounted, and not before.
+    """
+    present = find_mount(path)
+    return present is not None and present.file_system == AUTOMOUNT
 
 
 def check_fuse(allow_other: bool = False) -> None:

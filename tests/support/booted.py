@@ -18,14 +18,14 @@ mount -t tmpfs tmpfs {place}
 mkdir {place}/upper {place}/work {place}/root
 R={place}/root
 mount -t overlay overlay -o lowerdir=/,upperdir={place}/upper,workdir={place}/work $R
-mount --make-rshared $R
 mount -t proc proc $R/proc
 mount -t sysfs -o ro sysfs $R/sys
 mount -t cgroup2 cgroup2 $R/sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs $R/dev
 mount -t tmpfs -o mode=755 tmpfs $R/run
 mkdir $R/dev/shm $R/dev/pts
-for node in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "fuse 10 229" "tty 5 0" "autofs 10 235"; do
+for node in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0" "ptmx 5 2" "autofs 10 235" \
+            "fuse 10 229"; do
   set -- $node
   mknod -m 666 $R/dev/$1 c $2 $3
 done
@@ -35,8 +35,13 @@ for unit in systemd-tmpfiles-setup.service systemd-tmpfiles-clean.timer timers.t
 done
 echo 0123456789abcdef0123456789abcdef > $R/etc/machine-id
 : > $R/etc/fstab
-exec chroot $R env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=dagfs-test {systemd} --unit=basic.target \
-  --log-target=console --show-status=false
+mkdir $R/before
+cd $R
+pivot_root . before
+mount --make-rshared /
+exec chroot . sh -c 'umount -l /before; rmdir /before; exec "$@"' sh \
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=dagfs-test {systemd} --unit=basic.target \
+  --log-target=journal --show-status=false
 """
 
 
