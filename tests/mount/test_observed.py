@@ -25,6 +25,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from support.hubs import hub
+from support.relay import Relay
 from support.tools import needed
 
 from dagfs.cli.load import processes, rates
@@ -148,6 +149,22 @@ def test_a_mount_that_gives_no_figures_is_shown_all_the_same(home, tmp_path):
     shown = home.run("top", "--once", "--interval", "0.1").stdout
     assert "o/n at cccccccccccc (main)" in shown
     assert "does not answer now" in shown
+
+
+def test_a_hub_that_is_away_is_shown_and_hides_no_other_row(sample, home, tmp_path):
+    home.extra["COLUMNS"] = "60"
+    with (
+        hub(sample.path, name="o/n") as url,
+        Relay(url) as way,
+        home.mounted(f"{way.url}/o/n", tmp_path / "data", "--no-prefetch") as data,
+    ):
+        way.cut()
+        with readers(data / "images/001.jpg"):
+            wait_for(lambda: activity(home)["hub"]["state"] == "failing")
+            shown = home.run("top", "--once", "--interval", "0.1").stdout
+            way.mend()
+    assert "failing for" in shown
+    assert [name for name in ("hub ", "reads ", "queue ", "cache ", "images/001.jpg") if name not in shown] == []
 
 
 def test_rates_compare_two_looks_at_one_worker():
