@@ -152,7 +152,7 @@ def test_a_mount_that_gives_no_figures_is_shown_all_the_same(home, tmp_path):
 
 
 def test_a_hub_that_is_away_is_shown_and_hides_no_other_row(sample, home, tmp_path):
-    home.extra["COLUMNS"] = "60"
+    home.extra["COLUMNS"] = "80"
     with (
         hub(sample.path, name="o/n") as url,
         Relay(url) as way,
