@@ -220,6 +220,18 @@ def test_scrapes_are_what_prometheus_reads_and_count_what_was_read(sample, home,
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
+def test_with_libfuse_the_rest_is_told_and_nobody_is_said_to_wait(sample, home, tmp_path, port):
+    options = ("--driver", "libfuse", "--metrics", f"127.0.0.1:{port}")
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", *options) as data:
+        (data / "README.md").read_bytes()
+        found = samples(scraped(port))
+        shown = home.run("top", "--once", "--interval", "0.1").stdout
+    assert found["dagfs_fetch_received_bytes_total"] >= len(sample.files["README.md"])
+    assert "dagfs_waiting_requests" not in found
+    assert "transfers under way" in shown
+    assert "WAITING" not in shown
+
+
 def test_scrapes_go_on_after_the_worker_died_and_after_an_upgrade(sample, home, tmp_path, port):
     with (
         hub(sample.path) as url,
