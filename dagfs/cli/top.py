@@ -99,7 +99,10 @@ class _Looks:
         from rich.panel import Panel
         from rich.text import Text
 
-        title = Text(printable(f"{report['mountpoint']}: {report['state']}"), style="bold")
+        title = Text(
+            printable(f"{report['mountpoint']}: {report['state']}"),
+            style="bold" if report["state"] == "serving" else "bold red",
+        )
         about = Text(printable(_about(report)), style="dim")
         if "queue" not in report:
             reason = report.get("error") or report["reason"] or "its worker does not answer now"
@@ -112,24 +115,29 @@ class _Looks:
 def _about(report: Report) -> str:
     branch = f" ({report['branch']})" if report["branch"] else ""
     restarts = max(0, report["generation"] - 1)
-    replaced = f", {restarts:,} workers replaced" if restarts else ""
+    replaced = f", worker replaced {restarts:,} times" if restarts else ""
     return f"{report['host']}/{report['repo']} at {report['commit'][:12]}{branch}{replaced}"
 
 
 def _figures(report: Report, change: Rates) -> Table:
+    from rich.table import Table
+
     hub, queue, cached = report["hub"], report["queue"], report["cached"]
-    standing = "" if hub["state"] == "ok" else f"  {hub['state']} for {hub['seconds']:,} s: {hub['error']}"
     hits = "" if change.hits is None else f", {change.hits:.0%} from the cache"
     share = cached["bytes"] / cached["limit"] if cached["limit"] else 0.0
     rows = {
-        "hub": f"{size_text(change.received_bytes)}/s, {change.requests:,.0f} requests/s{standing}",
+        "hub": f"{size_text(change.received_bytes)}/s, {change.requests:,.0f} requests/s",
         "reads": f"{change.reads:,.0f}/s{hits}",
         "queue": f"{queue['running']:,} transfers under way, {queue['waiting']:,} waiting",
         "cache": f"{size_text(cached['bytes'])}, {share:.0%} of what it may hold, {cached['files']:,} files",
     }
-    table = _table(None, None)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=max(map(len, rows)))
+    table.add_column(overflow="fold")
     for name, text in rows.items():
         table.add_row(name, printable(text))
+        if name == "hub" and hub["state"] not in ("ok", "offline"):
+            table.add_row("", printable(f"{hub['state']} for {hub['seconds']:,} s: {hub['error']}"), style="red")
     return table
 
 
@@ -152,13 +160,14 @@ def _slowest(report: Report) -> list[RenderableType]:
     return [table] if table.row_count else []
 
 
-def _table(*titles: str | None) -> Table:
+def _table(*titles: str) -> Table:
+    """Give a table whose last column is a path, which is folded where it does not fit."""
     from rich.table import Table
 
-    named = [title for title in titles if title]
-    table = Table(box=None, show_header=bool(named), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in titles:
-        table.add_column(title or "", no_wrap=title != "PATH", overflow="fold" if title == "PATH" else "ellipsis")
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles[:-1]:
+        table.add_column(title, no_wrap=True)
+    table.add_column(titles[-1], overflow="fold")
     return table
 
 

@@ -66,6 +66,7 @@ class Reader:
             directory.mkdir()
         (self.work / "dagfs").symlink_to(ROOT)
         (self.work / "train.py").write_text(TRAIN)
+        (self.work / "token.txt").write_text("0123456789abcdef" * 2 + "01234567\n")
         shutil.copytree(repository, self.home.root / "my-repository", symlinks=True)
         self._ports: dict[str, str] = {}
         path = [str(SHIMS), str(Path(sys.executable).parent), os.environ["PATH"]]

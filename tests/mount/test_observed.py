@@ -25,6 +25,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from support.hubs import hub
+from support.relay import Relay
 from support.tools import needed
 
 from dagfs.cli.load import processes, rates
@@ -150,6 +151,22 @@ def test_a_mount_that_gives_no_figures_is_shown_all_the_same(home, tmp_path):
     assert "does not answer now" in shown
 
 
+def test_a_hub_that_is_away_is_shown_and_hides_no_other_row(sample, home, tmp_path):
+    home.extra["COLUMNS"] = "80"
+    with (
+        hub(sample.path, name="o/n") as url,
+        Relay(url) as way,
+        home.mounted(f"{way.url}/o/n", tmp_path / "data", "--no-prefetch") as data,
+    ):
+        way.cut()
+        with readers(data / "images/001.jpg"):
+            wait_for(lambda: activity(home)["hub"]["state"] == "failing")
+            shown = home.run("top", "--once", "--interval", "0.1").stdout
+            way.mend()
+    assert "failing for" in shown
+    assert [name for name in ("hub ", "reads ", "queue ", "cache ", "images/001.jpg") if name not in shown] == []
+
+
 def test_rates_compare_two_looks_at_one_worker():
     before = {"workers": [1], "metrics": {"fetch.received_bytes": 100, "cache.hits": 1, "hub.requests.raw": 1}}
     after = {
@@ -201,6 +218,18 @@ def test_scrapes_are_what_prometheus_reads_and_count_what_was_read(sample, home,
         promtool = needed("promtool", "apt install prometheus")
         checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_with_libfuse_the_rest_is_told_and_nobody_is_said_to_wait(sample, home, tmp_path, port):
+    options = ("--driver", "libfuse", "--metrics", f"127.0.0.1:{port}")
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", *options) as data:
+        (data / "README.md").read_bytes()
+        found = samples(scraped(port))
+        shown = home.run("top", "--once", "--interval", "0.1").stdout
+    assert found["dagfs_fetch_received_bytes_total"] >= len(sample.files["README.md"])
+    assert "dagfs_waiting_requests" not in found
+    assert "transfers under way" in shown
+    assert "WAITING" not in shown
 
 
 def test_scrapes_go_on_after_the_worker_died_and_after_an_upgrade(sample, home, tmp_path, port):
