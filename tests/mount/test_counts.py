@@ -170,6 +170,25 @@ def test_one_byte_at_the_end_of_a_large_file_costs_little(large, home, tmp_path)
         assert asked(url)["bytes"]["raw"] <= 1 << 20
 
 
+def test_two_columns_of_each_row_group_do_not_fetch_the_file(large, home, tmp_path):
+    """As load_dataset('parquet') reads: 200 KB, and 200 KB of it 800 KB on, in each 5 MB; 4 MB of 50."""
+    root, files = large
+    read = """
+import os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+for group in range(0, 50 * 1_000_000, 5_000_000):
+    for column in (group, group + 800_000):
+        for at in range(column, column + 200_000, 50_000):
+            print(at, os.pread(file, 50_000, at)[:16].hex())
+"""
+    with hub(root) as url, home.mounted(url, tmp_path / "data") as data:
+        os.stat(data / "big.bin")
+        asked(url, reset=True)
+        for at, begins in (line.split() for line in run(read, data / "big.bin").splitlines()):
+            assert bytes.fromhex(begins) == files["big.bin"][int(at) : int(at) + 16]
+        assert asked(url)["bytes"]["raw"] < 20 << 20  # blocks of 256 KiB, and what the kernel reads ahead
+
+
 def test_a_listing_of_540_000_entries_costs_less_than_100_bytes_each(tmp_path, home):
     entries = 540_000
     truth = big_directory(tmp_path / "repo", entries, distinct=100)
