@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from dagfs.config import private_directory
@@ -34,6 +35,15 @@ class Ledger:
             return
         try:
             self._values.set(name, value)
+        except INDEX_ERRORS as error:
+            self._complain(error)
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        """Keep several values at once."""
+        if self._values is None:
+            return
+        try:
+            self._values.set_all(values)
         except INDEX_ERRORS as error:
             self._complain(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from dagfs.store.index import INDEX_ERRORS, PlainCache
@@ -35,6 +36,12 @@ class Values:
     def set(self, name: str, value: bytes) -> None:
         """Keep a value. Raises INDEX_ERRORS."""
         self._cache.set(ascii(name), zlib.crc32(value).to_bytes(4, "big") + value)
+
+    def set_all(self, values: Mapping[str, bytes]) -> None:
+        """Keep several at once, for the price of little more than one. Raises INDEX_ERRORS."""
+        with self._cache.transact():
+            for name, value in values.items():
+                self.set(name, value)
 
     def clear(self) -> None:
         self._cache.clear()
