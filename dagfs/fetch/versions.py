@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class Notes(Protocol):
     """What outlives the worker: its successor may find a part of an object in the cache, or in the kernel."""
 
     def get_value(self, name: str) -> bytes | None: ...
-    def set_value(self, name: str, value: bytes) -> None: ...
+    def set_values(self, values: Mapping[str, bytes]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Versions:
         """`later` runs what may wait a moment, in another thread."""
         self._places = places
         self._later = later
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards everything below
+        self._unnoted: list[tuple[Content, str]] = []  # what `later` has been asked to note; in one go, however many
         self._first: OrderedDict[ContentId, str] = OrderedDict()  # used last comes last
         self._asked: OrderedDict[ContentId, bool] = OrderedDict()  # of an earlier mount -> whether it is the same now
 
@@ -106,19 +107,29 @@ class Versions:
         return known
 
     def _begin(self, content: Content, tag: str) -> str:
-        key = self._key(content)
-        first = self._remember(key, tag)
-
-        def note() -> None:
-            self._places.mount.set_value(_name(key), tag.encode())
-            if key == content.key:  # else whoever reads it later finds it by its ETag
-                self._places.cache.set_value(self._path_name(content), f"{key.digest} {tag}".encode())
-
+        first = self._remember(self._key(content), tag)
         if content.size is None or content.size > WHOLE_MAX:
-            note()  # before a block of it can lie on the disk
-        else:
-            self._later(note)
+            self._note([(content, tag)])  # before a block of it can lie on the disk
+            return first
+        with self._lock:
+            self._unnoted.append((content, tag))
+            alone = len(self._unnoted) == 1
+        if alone:
+            self._later(self._note_all)
         return first
+
+    def _note_all(self) -> None:
+        with self._lock:
+            found, self._unnoted = self._unnoted, []
+        self._note(found)
+
+    def _note(self, versions: Sequence[tuple[Content, str]]) -> None:
+        self._places.mount.set_values({_name(self._key(content)): tag.encode() for content, tag in versions})
+        # The others are found by their ETag.
+        untold = [(content, tag) for content, tag in versions if not etag_of(content.entry)]
+        if untold:
+            cache = {self._path_name(content): f"{content.key.digest} {tag}".encode() for content, tag in untold}
+            self._places.cache.set_values(cache)
 
     def _key(self, content: Content) -> ContentId:
         """Give what an object is called by its path and this mount alone."""

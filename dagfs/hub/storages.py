@@ -226,7 +226,7 @@ def _where(path: str) -> tuple[str, ...] | None:
 def _storage(row: Any) -> tuple[str, ...] | None:
     """Read a storage; None for what is none, or could not be shown."""
     protocol, name = (row.get("protocol"), row.get("name")) if isinstance(row, dict) else (None, None)
-    if protocol not in PROTOCOLS or not isinstance(name, str) or len(name) > 1024:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS or not isinstance(name, str) or len(name) > 1024:
         return None
     parts = tuple(name.strip("/").split("/"))
     return None if {"", ".", ".."}.intersection(parts) else (protocol, *parts)

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -135,6 +135,13 @@ class DiskStore:
         """Keep a value; a disk that fails is logged, not raised."""
         try:
             self._values.set(name, value)
+        except INDEX_ERRORS as error:
+            self._writer.complain(error)
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        """Keep several values at once, as `set_value` does."""
+        try:
+            self._values.set_all(values.items())
         except INDEX_ERRORS as error:
             self._writer.complain(error)
 

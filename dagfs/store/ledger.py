@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dagfs.config import private_directory
@@ -45,9 +46,16 @@ class Ledger:
         return None if on_disk is None else on_disk.get(name)
 
     def set_value(self, name: str, value: bytes) -> None:
+        self.set_values({name: value})
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        """Keep several values at once."""
         with self._lock:
-            if name in self._spare or not self._written(name, value):
-                self._keep(name, value)
+            plain = {name: value for name, value in values.items() if name not in self._spare}
+            written = bool(plain) and self._written(plain.items())
+            for name, value in values.items():
+                if name not in plain or not written:
+                    self._keep(name, value)
 
     def close(self) -> None:
         if self._values is not None:
@@ -55,9 +63,9 @@ class Ledger:
         if self._frozen is not None:
             self._frozen.close()
 
-    def _written(self, name: str, value: bytes) -> bool:
+    def _written(self, values: Iterable[tuple[str, bytes]]) -> bool:
         try:
-            (self._values or self._open()).set(name, value)
+            (self._values or self._open()).set_all(values)
         except INDEX_ERRORS as error:
             self._complain(error)
             return False

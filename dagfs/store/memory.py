@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
 from dagfs.model import Content, ContentId, Proof, Span
 from dagfs.proofs import prove
@@ -66,6 +67,10 @@ class MemoryStore:
     def set_value(self, name: str, value: bytes) -> None:
         with self._lock:
             self._values[name] = value
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        with self._lock:
+            self._values |= values
 
     def close(self) -> None:
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dagfs.model import Content, ContentId, Proof, Span
@@ -79,5 +79,8 @@ class Store(Protocol):
         """Give a small or large value kept beside the files (listings, commits, sizes)."""
 
     def set_value(self, name: str, value: bytes) -> None: ...
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        """Keep several at once."""
 
     def close(self) -> None: ...

@@ -37,7 +37,7 @@ class Values:
         self._cache.set(ascii(name), zlib.crc32(value).to_bytes(4, "big") + value)
 
     def set_all(self, values: Iterable[tuple[str, bytes]]) -> None:
-        """Keep all of some values or none. Raises INDEX_ERRORS."""
+        """Keep all of some values or none, for the price of little more than one. Raises INDEX_ERRORS."""
         with self._cache.transact():
             for name, value in values:
                 self.set(name, value)

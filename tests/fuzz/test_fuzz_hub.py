@@ -6,6 +6,7 @@ import json
 import logging
 import string
 import threading
+from html import escape
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from support.fuzzing import fuzz
 from support.scripted_hub import Answer, ScriptedHub
 
 from dagfs.errors import AccessDenied, DagfsError, ProtocolError, TooLarge, UsageError
-from dagfs.hub import listing, redirects, reply, rest, retry
+from dagfs.hub import listing, redirects, reply, rest, retry, s3, storages
 from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Lane, Request
 from dagfs.hub.listing import ListingParser, Page, Row
@@ -25,7 +26,7 @@ from dagfs.hub.transport import Transport
 from dagfs.hub.urls import origin
 from dagfs.kernel.protocol import Owner, encode_entry
 from dagfs.metrics import Metrics
-from dagfs.model import Commit, Entry, RepoRef, Span
+from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
 from dagfs.tree.builder import NAME_MAX, build
 from dagfs.tree.columns import Columns
 from dagfs.tree.listing import Listing
@@ -239,3 +240,40 @@ def test_a_branch_or_commit_is_one_or_a_usage_error(scripted, document):
     finally:
         rest.TRIES, retry.PROTOCOL_TRIES = before
         asked.close()
+
+
+KEYS = st.one_of(NAMES, st.text(string.printable, max_size=8)).map(lambda key: escape(key).encode("utf-8", "replace"))
+TEXTS = st.one_of(KEYS, st.integers(-9, 1 << 70).map(lambda number: b"%d" % number))
+ELEMENTS = st.sampled_from([b"Contents", b"CommonPrefixes", b"NextContinuationToken", b"Name", b"x:Key"])
+FIELDS = st.sampled_from([b"Key", b"Size", b"ETag", b"Prefix", b"LastModified"])
+
+
+def tag(name: bytes, inside: bytes) -> bytes:
+    return b"<%s>%s</%s>" % (name, inside, name)
+
+
+BUCKETS = st.lists(
+    st.builds(tag, ELEMENTS, st.lists(st.builds(tag, FIELDS, TEXTS), max_size=3).map(b"".join)), max_size=5
+).map(lambda rows: tag(b"ListBucketResult", b"".join(rows)))
+
+
+@fuzz
+@given(st.one_of(BUCKETS, damaged(BUCKETS), st.binary(max_size=60)))
+def test_a_page_of_s3_is_objects_or_a_protocol_error(body):
+    try:
+        page = s3.parse(body)
+    except ProtocolError as error:
+        hold_to_one_line(error)
+        return
+    for row in page.objects:
+        assert row.size is None or 0 <= row.size < 1 << 63
+        row.key.encode("utf-8", "surrogateescape")
+    build("d", [[Entry(f"d/{row.key}", Kind.FILE, Versioning.BUCKET, row.etag, row.size) for row in page.objects]])
+
+
+@fuzz
+@given(JSON, JSON)
+def test_a_storage_is_parts_of_a_path_or_none(protocol, name):
+    for row in (name, {"protocol": protocol, "name": name}, {"protocol": "s3", "name": name}):
+        found = storages._storage(row)
+        assert found is None or (len(found) > 1 and not {"", ".", ".."}.intersection(found))

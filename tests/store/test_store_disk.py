@@ -26,6 +26,7 @@ from dagfs.proofs import Prover
 from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
+from dagfs.store.ledger import Ledger
 
 MiB = 1 << 20
 Opener = Callable[..., DiskStore]
@@ -1085,3 +1086,14 @@ def test_what_is_not_there_gets_no_other_name_and_damage_stays_a_miss(opened: Op
     store = opened()
     store.also_called(first, second.key)
     assert read(store, second) is None
+
+
+def test_values_that_are_set_together_are_all_there_later(opened: Opener, tmp_path: Path) -> None:
+    values = {f"name {i}": b"%d" % i for i in range(50)}
+    store, ledger = opened(), Ledger(tmp_path / "ledger")
+    for notes in (store, ledger):
+        notes.set_values(values)
+        notes.close()
+    for notes in (opened(), Ledger(tmp_path / "ledger")):
+        assert {name: notes.get_value(name) for name in values} == values
+        notes.close()
