@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import subprocess
+import subprocess  # one call, judged where it is  # nosec B404
 import sys
 from collections.abc import Iterator
 from pathlib import Path
