@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import subprocess
+import subprocess  # one call, judged where it is  # nosec B404
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,26 +45,26 @@ class Mount(os.PathLike[str]):
     def __init__(self, repo: str, path: Path, words: list[str]) -> None:
         self.repo = repo
         self.path = path
-        self._owner = os.getpid()
         self._made = False
         _end_if(path, lambda state: _is_ours(state) or not lives(state.owner, state.owner_born))
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
             self._made = True
-        atexit.register(self._at_exit)  # first: an interrupt may come at any time
+        atexit.register(self.unmount)  # first: an interrupt may come at any time
         try:
-            _run("mount", repo, str(path), *words, "--owner", str(self._owner))
+            _run("mount", repo, str(path), *words, "--owner", str(os.getpid()))
         except BaseException:
             self.unmount()
             raise
 
     def unmount(self) -> None:
-        """End the mount; programs that still read get an error. Nothing happens when it has ended already."""
+        """End the mount; programs that still read get an error. Nothing happens when it has ended already, nor in a
+        forked child, which ends with its parent's mount in its hands."""
         _end_if(self.path, _is_ours)
         if self._made:
             with contextlib.suppress(OSError):  # somebody uses it for something else
                 self.path.rmdir()
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self.unmount)
 
     def status(self) -> dict[str, Any]:
         """Give what `dagfs status --json` tells of it; {} when it has ended."""
@@ -76,18 +76,13 @@ class Mount(os.PathLike[str]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._at_exit()
+        self.unmount()
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
         return f"<dagfs.Mount of {self.repo} at {self.path}>"
-
-    def _at_exit(self) -> None:
-        """A forked child that ends leaves its parent's mount alone."""
-        if os.getpid() == self._owner:
-            self.unmount()
 
 
 def _words(options: dict[str, Any]) -> Iterator[str]:

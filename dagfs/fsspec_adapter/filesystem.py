@@ -191,8 +191,12 @@ class DagsHubFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec shi
             return core.commit.sha
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Find out anew what every revision is; files that are open are read from the commit that it is then."""
-        POOL.forget()
+        """Find out anew what every revision is; files that are open are read from the commit that it is then.
+
+        For one path there is nothing to do, as nothing in a commit changes: libraries ask for that in mid-work.
+        """
+        if path is None:
+            POOL.forget()
         super().invalidate_cache(path)
 
     mkdir = makedirs = rmdir = rm = rm_file = _rm = _read_only

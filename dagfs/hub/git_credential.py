@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
+import subprocess  # one call, judged where it is  # nosec B404
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 

@@ -234,6 +234,8 @@ def test_a_branch_is_one_commit_until_it_is_asked_for_anew(moving, tmp_path):
         after = push(moving)
         assert fs.cat_file("ada/data/README.md") != b"another"
         assert connected(hub, tmp_path).commit("ada/data") == before
+        fs.invalidate_cache("ada/data")
+        assert fs.commit("ada/data") == before
         fs.invalidate_cache()
         assert fs.commit("ada/data") == after
         assert fs.cat_file("ada/data/README.md") == b"another"
