@@ -174,6 +174,8 @@ def main() -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place], check=True)
     try:
         image = build((ROOT / "Dockerfile").read_text("utf-8"), Path(place))
+        size = subprocess.run(["du", "-sxm", image.root], check=True, capture_output=True, text=True, timeout=60)
+        print(f"the image's files take {size.stdout.split()[0]} MB")
         try_image(image, Path(place) / "srv")
     finally:
         subprocess.run(["umount", "--recursive", "--lazy", place], check=False)

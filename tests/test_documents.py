@@ -68,11 +68,13 @@ def test_every_test_that_a_document_names_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_in_a_document_exists(document):
-    shown = re.findall(r"(?:^|[\s=])dagfs ([a-z]+)([^\n]*)", code_of(document))
+    shown = re.findall(r"(?:^|[\s=])dagfs ([a-z][a-z-]*)((?:(?! dagfs )[^\n])*)", code_of(document))
     for name, words in shown:
         assert name in main.commands, f"{document.name} shows dagfs {name}"
         command = main.commands[name]
-        known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h", "--version"}
+        parts = [command, *getattr(command, "commands", {}).values()]
+        known = {option for part in parts for parameter in part.params for option in parameter.opts}
+        known |= {"--help", "-h", "--version"}
         for option in re.findall(r"(?<= )--[a-z-]+", words):
             assert option in known, f"{document.name} shows dagfs {name} {option}"
 

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Settings:
         return self.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", repo.host)
 
 
-class NodeNumbers:
-    """Node ids that nobody outside of this process knows (`tree.numbers.Values`)."""
+class OwnMemory:
+    """Node ids and versions that nobody outside of this process knows (`repository.core.Memory`)."""
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
@@ -54,6 +54,9 @@ class NodeNumbers:
 
     def set_value(self, name: str, value: bytes) -> None:
         self._values[name] = value
+
+    def set_values(self, values: Mapping[str, bytes]) -> None:
+        self._values.update(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Core:
         """`pinned`: what the revision was found to be before. Raises UsageError."""
         token = Token("nowhere", None) if settings.offline else _token(repo, settings)
         self.commit = pinned or _resolve(repo, revision, settings, token)
-        self._repository = Repository(_Scope(repo, settings), self.commit, token, NodeNumbers())
+        self._repository = Repository(_Scope(repo, settings), self.commit, token, OwnMemory())
         self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, "fsspec"))
         self._vfs = self._rooms.vfs
 

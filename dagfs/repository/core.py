@@ -12,7 +12,7 @@ from typing import Protocol
 from dagfs.cache import Cache
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.fetch.renewal import Renewal
-from dagfs.fetch.versions import Places, Versions
+from dagfs.fetch.versions import Notes, Places, Versions
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.offline import OfflineSource
@@ -64,6 +64,10 @@ class Scope(Protocol):
     def shared_cache(self) -> str | None: ...
 
 
+class Memory(Values, Notes, Protocol):
+    """What lives as long as who is served remembers anything: node ids, versions of objects."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """What there is once for each commit (`vfs.generations.Generation`)."""
@@ -93,9 +97,8 @@ class Repository:
     """What all commits of a repository share: store, connections, cache and threads. `close` ends the network first;
     promises still open then end with an error."""
 
-    def __init__(self, scope: Scope, commit: Commit, token: Token, ledger: Values, session: str | None = None) -> None:
-        """`ledger`: what lives as long as who is served remembers anything: node ids, versions of objects. `session`
-        names that life, over all of its processes and commits. Raises UsageError."""
+    def __init__(self, scope: Scope, commit: Commit, token: Token, ledger: Memory, session: str | None = None) -> None:
+        """`session` names the life of what is served, over all of its processes and commits. Raises UsageError."""
         self._scope = scope
         self._notes = ledger
         self._session = session or secrets.token_hex(8)

@@ -37,6 +37,14 @@ def url(sample) -> Iterator[str]:
         yield running
 
 
+def documented_commands() -> str:
+    """Give the commands by which docs/systemd.md installs the units; there is no sudo, and no need of it."""
+    _, _, after = (
+        (ROOT / "docs/systemd.md").read_text().partition("<!-- run by tests/deploy/test_booted_systemd.py -->")
+    )
+    return after.split("```")[1].removeprefix("sh\n").replace("sudo ", "")
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory, url) -> Iterator[Booted]:
     """With everything installed as docs/systemd.md says, but for the environment: it is this checkout's."""
@@ -55,14 +63,11 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
             mv /opt/dagfs/bin/fstab /opt/dagfs/bin/mount.dagfs
             ln -s /opt/dagfs/bin/mount.dagfs /sbin/mount.dagfs
             ln -s /opt/dagfs/bin/mount.dagfs /sbin/mount.fuse.dagfs
-            useradd --system --home-dir /var/lib/dagfs dagfs
-            grep -qx user_allow_other /etc/fuse.conf || echo user_allow_other >> /etc/fuse.conf
             ln -sf ../proc/self/mounts /etc/mtab
-            install -d -o dagfs -g dagfs /srv/images
-            install -m 0600 /dev/null /etc/dagfs/images.env
+            cd {ROOT}
+            {documented_commands()}
             printf '%s\\n' DAGFS_REPO={url} DAGFS_MOUNTPOINT=/srv/images DAGSHUB_CLIENT_HOST={url.rsplit("/", 2)[0]} \
                 DAGSHUB_USER_TOKEN={TOKEN} DAGFS_OPTIONS='--branch main --cache-size 1GiB' > /etc/dagfs/images.env
-            cp {ROOT}/deploy/dagfs@.service {ROOT}/deploy/sealed/*.service /etc/systemd/system/
             mkdir /etc/systemd/system/dagfs-sealed@.service.d
             printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={ROOT} {program.resolve().parents[1]}' \
                 > /etc/systemd/system/dagfs-sealed@.service.d/checkout.conf

@@ -18,6 +18,10 @@ from dagfs.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/dagfs@.service"
+USERS_UNIT = ROOT / "deploy/user/dagfs@.service"
+PASSING, SEALED = ROOT / "deploy/sealed/dagfs-pass@.service", ROOT / "deploy/sealed/dagfs-sealed@.service"
+EXPOSURE = {UNIT: 7.1, PASSING: 4.2, SEALED: 1.1}
+"""What `systemd-analyze security` makes of the units, of 10; docs/systemd.md states it."""
 
 OWN_MOUNT_NAMESPACE = re.compile(
     r"Private(Tmp|Devices|Mounts|Network|IPC|Users)|Protect(System|Home|KernelTunables|KernelModules|KernelLogs"
@@ -31,14 +35,14 @@ NO_NEW_PRIVILEGES = re.compile(
 )
 
 
-def directives() -> list[tuple[str, str]]:
-    """Give the unit's (name, value) pairs, in order."""
-    lines = UNIT.read_text("utf-8").splitlines()
+def directives(unit: Path = UNIT) -> list[tuple[str, str]]:
+    """Give a unit's (name, value) pairs, in order."""
+    lines = unit.read_text("utf-8").splitlines()
     return [(name, value) for name, sign, value in (line.partition("=") for line in lines) if sign and name[0] != "#"]
 
 
-def value_of(name: str) -> str:
-    return next(value for other, value in directives() if other == name)
+def value_of(name: str, unit: Path = UNIT) -> str:
+    return next(value for other, value in directives(unit) if other == name)
 
 
 def service() -> dict[str, Any]:
@@ -60,14 +64,55 @@ def assert_command_exists(words: list[str]) -> None:
     command.make_context(words[0], words[1:])
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "unit", [UNIT, USERS_UNIT, PASSING, SEALED], ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_systemd_finds_nothing_wrong_with_a_unit(tmp_path: Path, unit: Path) -> None:
+    """All of them together, since they name each other; a user's is looked at as the system's, for want of a login."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze: package systemd")
-    unit = tmp_path / "dagfs@.service"
-    unit.write_text(UNIT.read_text("utf-8").replace("/opt/dagfs/bin/dagfs", sys.executable))
-    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    for each in {PASSING, SEALED, unit}:
+        text = re.sub(r"(/opt|%h/.local/share)/dagfs/bin/dagfs", sys.executable, each.read_text("utf-8"))
+        (tmp_path / each.name).write_text(text)
+    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / unit.name)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", EXPOSURE, ids=lambda path: path.name)
+def test_a_unit_is_as_exposed_as_the_document_says(tmp_path: Path, unit: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze: package systemd")
+    (tmp_path / unit.name).write_text(unit.read_text("utf-8").replace("/opt/dagfs/bin/dagfs", sys.executable))
+    words = ["systemd-analyze", "security", "--offline=true", str(tmp_path / unit.name)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    told = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert told, done.stderr
+    assert float(told[1]) <= EXPOSURE[unit]
+    assert f"| `{unit.name}` | {EXPOSURE[unit]} |" in (ROOT / "docs/systemd.md").read_text()
+
+
+def test_the_units_end_a_stuck_supervisor_later_than_dagfs_itself_gives_up() -> None:
+    from dagfs.supervisor.policy import UNSERVED
+    from dagfs.supervisor.watch import MISSED, PERIOD
+
+    for unit in (UNIT, USERS_UNIT, SEALED):
+        assert int(value_of("WatchdogSec", unit)) > UNSERVED + (MISSED + 2) * PERIOD
+        assert (value_of("Type", unit), value_of("ExecReload", unit)) == ("notify", "/bin/kill -USR2 $MAINPID")
+        assert value_of("OOMPolicy", unit) == "continue"
+
+
+def test_what_serves_in_the_sealed_unit_may_nothing_and_what_mounts_hides_nothing() -> None:
+    assert value_of("CapabilityBoundingSet", SEALED) == ""
+    assert value_of("NoNewPrivileges", SEALED) == "yes"
+    assert [name for name, _ in directives(PASSING) if OWN_MOUNT_NAMESPACE.fullmatch(name)] == []
+    assert [name for name, _ in directives(USERS_UNIT) if OWN_MOUNT_NAMESPACE.fullmatch(name)] == []
+    assert [name for name, _ in directives(USERS_UNIT) if NO_NEW_PRIVILEGES.fullmatch(name)] == []
+
+
+def test_the_compose_file_is_one_by_its_specification() -> None:
+    words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    assert subprocess.run([*words, ROOT / "deploy/compose.yaml"], timeout=60).returncode == 0
 
 
 def test_systemd_would_find_a_misspelt_directive(tmp_path: Path) -> None:
@@ -104,7 +149,7 @@ def test_the_commands_of_the_unit_are_commands_of_dagfs() -> None:
 
 def test_the_environment_file_of_the_readme_has_what_the_unit_uses() -> None:
     used = set(re.findall(r"\$\{?(DAGFS_[A-Z]+)", UNIT.read_text("utf-8")))
-    readme = (ROOT / "deploy/README.md").read_text("utf-8")
+    readme = (ROOT / "docs/systemd.md").read_text("utf-8")
     assert used == {"DAGFS_REPO", "DAGFS_MOUNTPOINT", "DAGFS_OPTIONS"}
     assert {name for name in used if not re.search(rf"^{name}=", readme, re.MULTILINE)} == set()
 

@@ -104,7 +104,9 @@ def url(sample) -> Iterator[str]:
 @pytest.mark.mount
 @pytest.mark.skipif(os.geteuid() != 0, reason="containers are made by root")
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-def test_a_pod_reads_survives_the_end_of_its_sidecar_and_ends_in_time(manifest, url, sample, tmp_path):
+def test_a_pod_reads_survives_the_end_of_its_sidecar_and_ends_in_time(
+    manifest, url, sample, tmp_path, device_for_users
+):
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o055)
     program = tmp_path / "bin/dagfs"

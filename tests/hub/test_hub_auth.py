@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from datetime import datetime, timezone
 
 import pytest
@@ -11,7 +12,7 @@ from support.users import NOBODY, SOMEBODY
 
 from dagfs.errors import UsageError
 from dagfs.hub import auth
-from dagfs.hub.auth import find_token, moment
+from dagfs.hub.auth import _given_by_root, find_token, moment
 
 HUB = "https://dagshub.com"
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc).timestamp()
@@ -245,3 +246,18 @@ def test_aliases_in_the_clients_file_do_not_multiply(client_tokens):
     levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
     save(client_tokens, f"a0: &a0 [{{access_token: x}}]\n{levels}version: *a8\n{HUB}: *a8\n")
     assert found({}, client_tokens) is None
+
+
+def test_a_secret_that_root_lets_our_group_read_alone_is_taken(tmp_path, monkeypatch):
+    """As Kubernetes gives it to a pod with an fsGroup."""
+    path = tmp_path / "token"
+    path.write_text("secret\n")
+    status = path.stat()
+
+    def as_if(owner: int, group: int, mode: int) -> os.stat_result:
+        return os.stat_result((stat.S_IFREG | mode, *status[1:4], owner, group, *status[6:]))
+
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+    assert _given_by_root(as_if(0, 1000, 0o440))
+    for owner, group, mode in ((0, 1000, 0o444), (0, 1000, 0o460), (0, 100, 0o440), (1000, 1000, 0o440)):
+        assert not _given_by_root(as_if(owner, group, mode))

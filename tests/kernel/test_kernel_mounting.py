@@ -17,7 +17,7 @@ from support.trees import FILES, tree
 from dagfs.errors import BadMountPoint, NoFuse
 from dagfs.kernel import mounting
 from dagfs.kernel.mountinfo import find_mount, mount_points
-from dagfs.kernel.mounting import check_fuse, check_mount_point, unmount
+from dagfs.kernel.mounting import check_fuse, check_mount_point, is_automount, unmount
 
 pytestmark = pytest.mark.mount
 
@@ -82,6 +82,17 @@ def test_the_mount_table_shows_type_source_and_flags(tmp_path: Path) -> None:
         assert "allow_other" not in options
         unmount(place)
     assert find_mount(str(place)) is None
+
+
+def test_a_place_that_is_mounted_when_somebody_looks_is_not_looked_into(tmp_path: Path, monkeypatch) -> None:
+    """Whoever looked would wait for the very mount that is to be made."""
+    from dagfs.kernel import mountinfo
+
+    (tmp_path / "would be refused").touch()
+    waits = mountinfo.MountPoint(str(tmp_path), "autofs", 1)
+    monkeypatch.setattr("dagfs.kernel.mounting.find_mount", lambda _: waits)
+    assert check_mount_point(tmp_path) == str(tmp_path)
+    assert is_automount(str(tmp_path))
 
 
 def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 Container = dict[str, Any]
+POINTS = ("/mnt", "/run", "/volumes")  # empty in a container but for its volumes, which must not come from below them
 READ_FILES = "dac_read_search"  # an interpreter may lie in a directory of root's
 
 
@@ -58,7 +59,7 @@ class Pod:
         told = {entry["name"]: entry["value"] for entry in container.get("env", [])}
         told["DAGFS_REPO"] = self.repo
         words = [word.replace("$(DAGFS_REPO)", self.repo) for word in words]
-        base = {"PATH": f"{self.programs}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/volumes/nowhere"}
+        base = {"PATH": f"{self.programs}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.place / "home")}
         run = [*drop, "env", "-i", *(f"{name}={value}" for name, value in (base | told).items()), *words]
         if enter is not None:
             return ["nsenter", "--target", str(enter), "--mount", "--pid", "--", *run]
@@ -71,9 +72,7 @@ class Pod:
 
     def _script(self, container: Container, mounts: list[dict[str, Any]]) -> str:
         allowed = container.get("securityContext", {})
-        # What hides the host's directories must not hide where the volumes come from
-        lines = ["set -e", f"mount -t tmpfs tmpfs /mnt; mount -t tmpfs tmpfs {self.place}/empty"]
-        lines += [f"mkdir -p {self.place}/empty/volumes {self.place}/empty/run"]
+        lines = ["set -e", *(f"mount -t tmpfs tmpfs {path}" for path in POINTS)]
         for each in mounts:
             path = each["mountPath"]
             lines.append(f"mkdir -p {path}; mount --rbind {self.place}/{each['name']} {path}")
@@ -94,14 +93,13 @@ class Pod:
             self._stop(container, running[-1])
             print(json.dumps({"ended": container["name"], "seconds": time.monotonic() - began}), flush=True)
         finally:
-            running[-1].kill()
-            running[-1].wait(10)
+            kill(running[-1])
 
     def start(self, container: Container) -> subprocess.Popen[bytes]:
         words = container.get("command") or ["dagfs", *container["args"]]
         outer = subprocess.Popen(self.command(container, words))
         probe = container["startupProbe"]
-        for _ in range(probe["failureThreshold"]):
+        for _ in range(40):
             if outer.poll() is not None:
                 break
             with contextlib.suppress(IndexError):
@@ -109,7 +107,7 @@ class Pod:
                 if subprocess.run(check, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
                     return outer
             time.sleep(0.2)
-        outer.kill()
+        kill(outer)
         raise SystemExit(f"{container['name']} did not start")
 
     def _stop(self, container: Container, outer: subprocess.Popen[bytes]) -> None:
@@ -129,15 +127,33 @@ class Pod:
         return done.stdout
 
 
+def kill(outer: subprocess.Popen[bytes]) -> None:
+    """End a container's first process, and so all of it: --kill-child is forgotten when that changes its user."""
+    with contextlib.suppress(IndexError, OSError):
+        os.kill(first_process(outer.pid), 9)
+    outer.kill()
+    outer.wait(10)
+
+
 def first_process(outer: int) -> int:
     return int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
 
 
 def main(plan: dict[str, Any]) -> None:
     pod = Pod(plan["spec"], Path(plan["place"]), plan["repo"], plan["programs"], plan["token"])
-    for path in ("/volumes", "/run"):  # mount points that the images have
-        Path(path).mkdir(exist_ok=True)
-    (pod.place / "empty").mkdir()
+    made = [Path(path) for path in POINTS if not Path(path).exists()]
+    for path in made:
+        path.mkdir()
+    try:
+        play(pod, plan)
+    finally:
+        for path in made:
+            path.rmdir()
+
+
+def play(pod: Pod, plan: dict[str, Any]) -> None:
+    (pod.place / "home").mkdir()
+    (pod.place / "home").chmod(0o777)
     (pod.place / "fuse.conf").write_text("user_allow_other\n")
     subprocess.run(["mount", "--bind", pod.place / "fuse.conf", "/etc/fuse.conf"], check=True)
     pod.furnish()
@@ -147,8 +163,7 @@ def main(plan: dict[str, Any]) -> None:
         print(json.dumps({"read": pod.run(training, plan["script"])}), flush=True)
         if plan["kill"]:
             (dagfs,) = (each for each in pod.spec["initContainers"] if each["name"] == "dagfs")
-            running["dagfs"][-1].kill()  # and its container with it
-            running["dagfs"][-1].wait(10)
+            kill(running["dagfs"][-1])
             running["dagfs"].append(pod.start(dagfs))
             print(json.dumps({"read": pod.run(training, plan["script"])}), flush=True)
     left = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if "fuse.dagfs" in line]
