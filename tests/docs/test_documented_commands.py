@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -76,6 +77,7 @@ class Reader:
             "DOCS_STATE": str(self.state),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        self._begin()
 
     def follow(self, block: Block) -> None:
         if block.how == "each line alone":
@@ -87,19 +89,37 @@ class Reader:
             self.run(block.text, block)
 
     def run(self, script: str, block: Block) -> None:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self._fitted(script)],
+        """Run commands in the page's shell, which goes on to the next block with its variables and jobs."""
+        path = self.state / "block.sh"
+        path.write_text(self._fitted(script))
+        self._said.seek(0)
+        self._said.truncate()
+        self._shell.stdin.write(f". {path} </dev/null; echo done >&{self._done[1]}\n")
+        self._shell.stdin.flush()
+        came = select.select([self._done[0]], [], [], BLOCK_SECONDS)[0] and os.read(self._done[0], 16)
+        self._said.seek(0)
+        assert came == b"done\n", f"{block.where}\n{script}\n{self._said.read()}"
+
+    def _begin(self) -> None:
+        """Start the shell. It ends where a command fails, and with it the last writer of the pipe that tells."""
+        self._said = open(self.state / "said", "w+")  # noqa: SIM115 -- open as long as the shell is
+        self._done = os.pipe()
+        self._shell = subprocess.Popen(
+            ["bash", "-euo", "pipefail"],
             cwd=self.work,
             env=self.home.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=self._said,
             text=True,
-            timeout=BLOCK_SECONDS,
+            pass_fds=(self._done[1],),
+            start_new_session=True,
         )
-        assert done.returncode == 0, f"{block.where}\n{script}\n{done.stdout}{done.stderr}"
+        os.close(self._done[1])
 
     def _fitted(self, script: str) -> str:
-        """Put in what a reader would: the address that `dagfs serve` has printed, and free ports."""
+        """Put in what a reader would: another terminal for `dagfs serve`, the address that it prints, free ports."""
+        script = re.sub(r"^(dagfs serve\b[^\n&]*)$", r"aside \1", script, flags=re.MULTILINE)
         script = re.sub(r"(?<!prints )http://127\.0\.0\.1:PORT/OWNER/NAME", '"$(cat "$DOCS_STATE/url")"', script)
         return PORTS.sub(lambda port: f"127.0.0.1:{self._ports.setdefault(port[1], _free_port())}", script)
 
@@ -112,10 +132,15 @@ class Reader:
         for report in self.home.status():
             if self.home.run("unmount", report["mountpoint"], check=False).returncode:
                 subprocess.run([*DETACH, report["mountpoint"]], timeout=10, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.close()
         pids = self.state / "pids"
-        for pid in map(int, pids.read_text().split() if pids.exists() else ()):
+        for pid in (self._shell.pid, *map(int, pids.read_text().split() if pids.exists() else ())):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        self._shell.wait(10)
+        os.close(self._done[0])
+        self._said.close()
 
 
 def _free_port() -> str:
@@ -172,5 +197,18 @@ def test_a_marker_stands_before_a_block_of_commands():
 @pytest.mark.parametrize("text", ["dagfs status --no-such-option", "cd nowhere\ntrue", "false | true"])
 def test_a_page_that_is_wrong_is_noticed(text, repository, url, tmp_path):
     reader = Reader(tmp_path, repository.path, url)
-    with pytest.raises(AssertionError, match=r"README\.md:1"):
-        reader.follow(Block(ROOT / "README.md", 1, "sh", text))
+    try:
+        with pytest.raises(AssertionError, match=r"README\.md:1"):
+            reader.follow(Block(ROOT / "README.md", 1, "sh", text))
+    finally:
+        reader.leave()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as above")
+def test_a_page_is_followed_in_one_shell(repository, url, tmp_path):
+    reader = Reader(tmp_path, repository.path, url)
+    try:
+        for text in ("sleep 50 & cd dagfs", 'kill "$!"; test -f pyproject.toml'):
+            reader.follow(Block(ROOT / "README.md", 1, "sh", text))
+    finally:
+        reader.leave()

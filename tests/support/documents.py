@@ -1,8 +1,8 @@
 """What the documents show as commands, and how each is run.
 
-A fenced block of `sh` or `bash` is run as it stands: by bash with -e, blocks of one page after another in one directory
-and one home, against a hub that serves the repository owner/name (branches main and feature/x, tag v1.2, images/ and
-labels.tsv in it). A comment in the line before the fence says otherwise, and why:
+A fenced block of `sh` or `bash` is run as it stands: the blocks of one page, one after another, by one bash with -e in
+a directory and a home of its own, against a hub that serves the repository owner/name (branches main and feature/x, tag
+v1.2, images/ and labels.tsv in it). A comment in the line before the fence says otherwise, and why:
 
     <!-- not run: needs docker -->              it cannot run here; the reason is for readers of this test
     <!-- run by: tests/demo/test_demo_run.py --> something else runs it: a file, or the name of a test
