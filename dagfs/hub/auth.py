@@ -154,7 +154,8 @@ def _read_private(path: Path) -> str:
 
 def _given_by_root(status: os.stat_result) -> bool:
     """Tell whether root has let our group read a file, and nobody else: a secret of Kubernetes, with an fsGroup."""
-    return status.st_mode & _OPEN_TO_OTHERS == stat.S_IRGRP and (status.st_uid, status.st_gid) == (0, os.getegid())
+    given = (status.st_uid, status.st_gid) == (0, os.getegid()) and os.geteuid() != 0
+    return given and status.st_mode & _OPEN_TO_OTHERS == stat.S_IRGRP
 
 
 def read_regular(path: Path) -> tuple[os.stat_result, bytes]:

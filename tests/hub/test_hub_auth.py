@@ -258,6 +258,7 @@ def test_a_secret_that_root_lets_our_group_read_alone_is_taken(tmp_path, monkeyp
         return os.stat_result((stat.S_IFREG | mode, *status[1:4], owner, group, *status[6:]))
 
     monkeypatch.setattr(os, "getegid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert _given_by_root(as_if(0, 1000, 0o440))
     for owner, group, mode in ((0, 1000, 0o444), (0, 1000, 0o460), (0, 100, 0o440), (1000, 1000, 0o440)):
         assert not _given_by_root(as_if(owner, group, mode))
