@@ -122,7 +122,7 @@ def test_a_user_who_could_mount_but_not_unmount_is_refused(monkeypatch: pytest.M
 
 def test_a_user_may_share_a_mount_only_where_the_machine_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
-    monkeypatch.setattr(mounting, "_others_allowed", lambda: False)
+    monkeypatch.setattr(mounting, "others_allowed", lambda: False)
     with pytest.raises(NoFuse, match="user_allow_other"):
         check_fuse(allow_other=True)
     check_fuse(allow_other=False)
