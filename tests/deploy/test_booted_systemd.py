@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,10 +40,8 @@ def url(sample) -> Iterator[str]:
 
 def documented_commands() -> str:
     """Give the commands by which docs/systemd.md installs the units; there is no sudo, and no need of it."""
-    _, _, after = (
-        (ROOT / "docs/systemd.md").read_text().partition("<!-- run by tests/deploy/test_booted_systemd.py -->")
-    )
-    return after.split("```")[1].removeprefix("sh\n").replace("sudo ", "")
+    (block,) = re.findall(r"```sh\n(sudo useradd.*?)```", (ROOT / "docs/systemd.md").read_text(), re.DOTALL)
+    return block.replace("sudo ", "")
 
 
 @pytest.fixture(scope="module")
