@@ -21,7 +21,7 @@ COPY man man
 COPY training training
 
 # No cache: the layer would keep it. pip itself leaves: the image is not for installing things into
-RUN /opt/dagfs/bin/pip install --no-cache-dir . \
+RUN /opt/dagfs/bin/pip install --no-cache-dir ".[stores]" \
  && /opt/dagfs/bin/pip uninstall --yes pip
 
 
