@@ -10,10 +10,12 @@ DAGFS = Path(__file__).parents[1] / "dagfs"
 WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.datetime.now"}
 
 ALLOWED = {
+    "cli/login.py": "as daemon/serving.py",
     "cli/status.py": "says in how many seconds the branch is asked again",
     "daemon/commits.py": "tells users since when a commit is shown",
     "daemon/following.py": "tells users when the branch was asked, and will be",
     "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
+    "fsspec_adapter/core.py": "as daemon/serving.py",
     "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
     "store/lookup.py": "compared with the times of files, which are wall times",
     "store/layout.py": "names this run of the machine, where the kernel does not",
