@@ -27,6 +27,7 @@ _ALONE: dict[str, tuple[Family, str]] = {  # figure -> family and label value
     "cache.misses": (_READS, "miss"),
     "tree.listings": (_LISTINGS, "without"),
     "tree.listings_sized": (_LISTINGS, "with"),
+    "tree.manifests": (Family("tree_manifests", "Listings of whole trees that one manifest of DVC gave."), ""),
     "tree.listed_ahead": (Family("tree_listed_ahead", "Directories listed before a program asked for them."), ""),
     "tree.describes": (Family("tree_describes", "Single paths asked of the hub."), ""),
     "tree.hidden_names": (Family("tree_hidden_names", "Listed names that no file system can show."), ""),
@@ -35,6 +36,8 @@ _ALONE: dict[str, tuple[Family, str]] = {  # figure -> family and label value
     "fetch.received_bytes": (Family("fetch_received_bytes", "Content that came from the hub."), ""),
     "fetch.retries": (Family("fetch_retries", "Transfers that were tried again."), ""),
     "fetch.failures": (Family("fetch_failures", "Loads that were given up."), ""),
+    "fetch.renewals_asked": (Family("fetch_renewals_asked", "Objects of an earlier mount compared by ETag."), ""),
+    "fetch.renewed": (Family("fetch_renewed", "Those of them that were the same, and not fetched."), ""),
     "hub.redirects": (Family("hub_redirects", "Redirects that were followed."), ""),
     "hub.second_chances": (Family("hub_second_chances", "Requests repeated with a new token or signature."), ""),
     "hub.retries.listing": (Family("hub_listing_retries", "Listings that were asked for again."), ""),
@@ -47,11 +50,13 @@ _ALONE: dict[str, tuple[Family, str]] = {  # figure -> family and label value
 }
 
 _SOURCES = ("annotations", "neighbours", "scatter")
+_DVC_RESULTS = ("hits", "given", "proved", "damaged", "failed")
 _OPERATIONS = ("lookup", "getattr", "readdir", "readdirplus", "read", "readlink")
 _GROUPS: tuple[tuple[str, Family], ...] = (
     ("hub.requests.", Family("hub_requests", "Requests sent to the hub.", "kind", ("listing", "raw", "rest"))),
     ("prefetch.guesses.", Family("prefetch_guesses", "Files fetched on a guess.", "source", _SOURCES)),
     ("prefetch.hits.", Family("prefetch_hits", "Guessed files that were read.", "source", _SOURCES)),
+    ("dvc_cache.", Family("dvc_cache_files", "Files of --dvc-cache, by what was done.", "result", _DVC_RESULTS)),
     ("vfs.failed.", Family("failed_operations", "Operations that a program saw fail.", "operation", _OPERATIONS)),
     ("kernel.", Family("kernel_requests", "Requests that the kernel has sent.", "operation")),
 )

@@ -59,6 +59,7 @@ class MountCollector(Collector):
                 metric.add_metric([value] if family.label else [], count)
             yield metric
         yield from self._gauges()
+        yield from self._ways()
         yield from self._waits()
         state = self._registry.read(self._plan.id)
         if state is not None:
@@ -74,6 +75,21 @@ class MountCollector(Collector):
         yield _gauge("cache_bytes", "Content in this hub's cache, of all mounts.", info.bytes)
         yield _gauge("cache_limit_bytes", "What the cache may hold.", info.limit)
         yield _gauge("cache_files", "Whole files in this hub's cache.", info.files)
+
+    def _ways(self) -> Iterator[Metric]:
+        """Tell of what is asked before the hub's API (`--shared-cache`, `--dvc-remote`)."""
+        reports = self._core.way_reports()
+        if not reports:
+            return
+        up = GaugeMetricFamily(f"{PREFIX}_way_up", "Whether the way is in use.", labels=["way"])
+        files = CounterMetricFamily(f"{PREFIX}_way_files", "Files asked for, by outcome.", labels=["way", "result"])
+        moved = CounterMetricFamily(f"{PREFIX}_way_received_bytes", "Content that came by it.", labels=["way"])
+        for report in reports:
+            up.add_metric([report["name"]], float(report["state"] == "in use"))
+            moved.add_metric([report["name"]], report["bytes"])
+            for result in ("hits", "misses", "wrong", "failures"):
+                files.add_metric([report["name"], result], report[result])
+        yield from (up, files, moved)
 
     def _waits(self) -> Iterator[Metric]:
         waiting = self._core.waiting

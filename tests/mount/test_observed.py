@@ -347,7 +347,9 @@ def test_a_counter_that_nobody_has_described_is_told_all_the_same():
 
 
 def test_the_document_names_every_metric_and_no_other(sample, home, tmp_path, port):
-    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}"):
+    (tmp_path / "tier").mkdir()
+    options = ("--metrics", f"127.0.0.1:{port}", "--shared-cache", tmp_path / "tier")
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data", *options):
         found = list(text_families(scraped(port)))
     there = {f"{one.name}_total" if one.type == "counter" else one.name for one in found if "process_" not in one.name}
     named = set(re.findall(r"`(dagfs_\w+)`", (ROOT / "docs/observing.md").read_text()))
