@@ -10,24 +10,14 @@ DAGFS = Path(__file__).parents[1] / "dagfs"
 WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.datetime.now"}
 
 ALLOWED = {
-<<<<<<< HEAD
     "cli/login.py": "whether a token of the DagsHub client has expired, as daemon/serving.py",
-||||||| aea8f1d
-=======
-    "cli/login.py": "as daemon/serving.py",
->>>>>>> p1/main
     "cli/status.py": "says in how many seconds the branch is asked again",
     "daemon/commits.py": "tells users since when a commit is shown",
     "daemon/doctor/hub.py": "whether a token of the DagsHub client has expired, as daemon/serving.py",
     "daemon/following.py": "tells users when the branch was asked, and will be",
     "daemon/serving.py": "whether a token of the DagsHub client has expired: it says so in wall time",
-<<<<<<< HEAD
     "fsspec_adapter/core.py": "whether a token of the DagsHub client has expired, as daemon/serving.py",
     "hub/probe.py": "compares this machine's clock with the hub's, for `dagfs doctor`",
-||||||| aea8f1d
-=======
-    "fsspec_adapter/core.py": "as daemon/serving.py",
->>>>>>> p1/main
     "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
     "hub/sigv4.py": "a signature names its time, and the hub compares it with its own",
     "store/lent.py": "as store/lookup.py",
