@@ -37,6 +37,7 @@ class Settings:
     token_file: str | None = None
     prefetch: bool = True
     offline: bool = False
+    shared_cache: str | None = None
 
     def store_root(self, repo: RepoRef) -> Path:
         """The same as a mount's: one store for each hub."""
@@ -68,7 +69,6 @@ class _Scope:
     subdir: str = ""
     dvc_cache: Path | None = None
     dvc_remote: str | None = None
-    shared_cache: str | None = None
 
     @property
     def id(self) -> str:
@@ -90,6 +90,10 @@ class _Scope:
     def offline(self) -> bool:
         return self.settings.offline
 
+    @property
+    def shared_cache(self) -> str | None:
+        return self.settings.shared_cache
+
 
 class Core:
     """One commit of one repository. Thread-safe; for the process that made it only. Methods raise DagfsError."""
@@ -99,6 +103,8 @@ class Core:
         token = Token("nowhere", None) if settings.offline else _token(repo, settings)
         self.commit = pinned or _resolve(repo, revision, settings, token)
         self._repository = Repository(_Scope(repo, settings), self.commit, token, OwnMemory())
+        if self._repository.ways is not None:
+            self._repository.ways.begin()
         self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, "fsspec"))
         self._vfs = self._rooms.vfs
 

@@ -47,9 +47,9 @@ def _read_only(*_args: Any, **_options: Any) -> NoReturn:
 class DagsHubFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
     """Paths are `OWNER/NAME[@REVISION]/PATH`; a slash in the revision is written %2F.
 
-    `rev`: for paths without a revision, instead of the default branch. `host`, `cache_dir`, `token_file`, `offline`: as
-    the options of `dagfs mount`; `cache_size` in bytes. What a revision is is found out once in a process, and the same
-    in its children and in those that this object is sent to; `invalidate_cache` asks anew.
+    `rev`: for paths without a revision, instead of the default branch. `host`, `cache_dir`, `token_file`, `offline`,
+    `shared_cache`: as the options of `dagfs mount`; `cache_size` in bytes. What a revision is is found out once in a
+    process, and the same in its children and in those that this object is sent to; `invalidate_cache` asks anew.
     Raises OSError: FileNotFoundError only when the hub said so, PermissionError, TimeoutError.
     """
 
@@ -66,13 +66,14 @@ class DagsHubFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec shi
         token_file: str | None = None,
         offline: bool = False,
         prefetch: bool = True,
+        shared_cache: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         own = places(os.environ, cache_dir)
         self._rev = rev
         self._host = hub_host(os.environ, host)
-        self._settings = Settings(own.cache, cache_size, own.client_tokens, token_file, prefetch, offline)
+        self._settings = Settings(own.cache, cache_size, own.client_tokens, token_file, prefetch, offline, shared_cache)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _unpickled, (type(self), self.storage_args, self.storage_options, POOL.pins())

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.buckets import bucket
+from support.contents import eventually
 from support.repos import Truth, commit_all, git, write_files
 
 from dagfs.devhub.behaviour import Fault
@@ -269,3 +271,25 @@ def test_more_commits_than_are_kept_open_are_read_all_the_same(sample, tmp_path)
 def test_checksums_change_with_the_bytes(fs, sample):
     keys = {path: fs.ukey(f"ada/data/{path}") for path in ("images/001.jpg", "images/002.jpg", "README.md")}
     assert len(set(keys.values())) == 3
+
+
+def test_objects_of_connected_buckets_are_read(sample, tmp_path):
+    storages = {"s3:pond": bucket(tmp_path / "pond", {"a/b.bin": b"frog" * 1000})}
+    with Hub(sample.path, "ada/data", storages=storages) as running:
+        fs = connected(running, tmp_path)
+        assert fs.ls("ada/data/.dagshub/storage/s3/pond/a", detail=False) == [
+            "ada/data/.dagshub/storage/s3/pond/a/b.bin"
+        ]
+        assert fs.cat_file("ada/data/.dagshub/storage/s3/pond/a/b.bin") == b"frog" * 1000
+        POOL.close()
+
+
+def test_what_one_machine_has_read_another_takes_from_the_cache_that_they_share(hub, sample, tmp_path):
+    (tmp_path / "shared").mkdir()
+    shared = str(tmp_path / "shared")
+    for machine in ("one", "other"):
+        fs = connected(hub, tmp_path / machine, shared_cache=shared)
+        assert fs.cat_file("ada/data/model.bin") == sample.files["model.bin"]
+        eventually(lambda: any((tmp_path / "shared/files").rglob("*")))
+        POOL.close()
+    assert hub.requests.raw_paths["model.bin"] == 1
