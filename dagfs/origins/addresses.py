@@ -29,10 +29,10 @@ _NAMES: dict[str | None, dict[str, str]] = {
         "endpointurl": "endpoint",
         "region": "region",
         "access_key_id": "access_key_id",
-        "secret_access_key": "secret_access_key",
-        "session_token": "session_token",
+        "secret_access_key": "secret_access_key",  # nosec B105 -- names of settings, here and below
+        "session_token": "session_token",  # nosec B105
     },
-    "az": {"account_name": "account_name", "account_key": "account_key", "sas_token": "sas_key"},
+    "az": {"account_name": "account_name", "account_key": "account_key", "sas_token": "sas_key"},  # nosec B105
     "gs": {"credentialpath": "service_account"},
 }
 """Of the kinds of stores: DVC's names of what obstore calls otherwise."""
@@ -132,7 +132,7 @@ def aws_files(environment: Mapping[str, str], profile: str | None = None, shared
     if "endpoint_url" in section:
         told["endpoint"] = section["endpoint_url"]
     if "aws_access_key_id" in section and (asked or "AWS_ACCESS_KEY_ID" not in environment):
-        names = {"access_key_id": "aws_access_key_id", "secret_access_key": "aws_secret_access_key"}
+        names = {"access_key_id": "aws_access_key_id", "secret_access_key": "aws_secret_access_key"}  # nosec B105
         told |= {ours: section[theirs] for ours, theirs in names.items() if theirs in section}
         if "aws_session_token" in section:
             told["session_token"] = section["aws_session_token"]
