@@ -12,9 +12,10 @@ import pytest
 from dagfs.daemon import commits, following
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.following import Follower, Hold
-from dagfs.daemon.generation import RESTING_BYTES, Change, Rooms
+from dagfs.daemon.generation import Change
 from dagfs.errors import BadToken, HubUnreachable, NotFound, RemoteUnavailable, UnknownRevision, Unsupported
 from dagfs.model import Commit
+from dagfs.repository.core import RESTING_BYTES, Rooms
 
 
 def commit(number: int) -> Commit:

@@ -249,7 +249,7 @@ def never_healing():
             yield pytest.param(name, f"{POND}/one", marks=marks, id=f"{name}, of a bucket")
 
 
-@pytest.mark.parametrize(("fault", "place"), never_healing())
+@pytest.mark.parametrize(("fault", "place"), list(never_healing()))
 def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_file(contents, tmp_path, fault, place):
     """What was read before stays readable, nothing wrong is given, and all is well once the hub is."""
     ill = tmp_path / "ill"

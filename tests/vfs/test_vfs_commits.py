@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from support.generations import Ledger
 from support.world import World
 
-from dagfs.daemon.generation import RESTING_BYTES, Change, Rooms, Trees
+from dagfs.daemon.generation import Change, Trees
 from dagfs.metrics import Metrics
 from dagfs.model import Commit
+from dagfs.repository.core import RESTING_BYTES, Rooms
 from dagfs.tree.tree import Pinned, Tree
 from dagfs.vfs.core import Vfs
 from dagfs.vfs.generations import KEPT, Generations
