@@ -37,5 +37,11 @@ def test_a_page_is_formatted_without_a_warning(path):
     plain = re.sub(r".\x08", "", done.stdout)
     assert all(section in plain for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "SEE ALSO"))
     name = path.stem.removeprefix("dagfs-")
-    for option in (word for one in getattr(main.commands.get(name), "params", []) for word in one.opts if "--" in word):
+    for option in (
+        word
+        for one in getattr(main.commands.get(name), "params", [])
+        if not getattr(one, "hidden", False)
+        for word in one.opts
+        if "--" in word
+    ):
         assert re.search(rf"^ +{option}\b", plain, re.MULTILINE), option

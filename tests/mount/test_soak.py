@@ -44,7 +44,7 @@ def mixed(tmp_path_factory) -> Truth:
 
 
 def soaked(mixed: Truth, home, scratch: Path, seconds: float) -> Course:
-    with hub(mixed.path, fault=weather("stuck.bin")) as url:
+    with hub(mixed.path, fault=weather("stuck.bin", "large.bin")) as url:
         scene = Scene(url, mixed, home, scratch, large="large.bin", stuck="stuck.bin", probed="code/0.py")
         course = soak(scene, seconds, "--cache-size", str(LIMIT))
     print(course.table())

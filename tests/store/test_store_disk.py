@@ -27,6 +27,7 @@ from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
 from dagfs.store.ledger import Ledger
+from dagfs.store.spare import Spare
 
 MiB = 1 << 20
 Opener = Callable[..., DiskStore]
@@ -1090,10 +1091,10 @@ def test_what_is_not_there_gets_no_other_name_and_damage_stays_a_miss(opened: Op
 
 def test_values_that_are_set_together_are_all_there_later(opened: Opener, tmp_path: Path) -> None:
     values = {f"name {i}": b"%d" % i for i in range(50)}
-    store, ledger = opened(), Ledger(tmp_path / "ledger")
+    store, ledger = opened(), Ledger(tmp_path / "ledger", Spare(-1))
     for notes in (store, ledger):
         notes.set_values(values)
         notes.close()
-    for notes in (opened(), Ledger(tmp_path / "ledger")):
+    for notes in (opened(), Ledger(tmp_path / "ledger", Spare(-1))):
         assert {name: notes.get_value(name) for name in values} == values
         notes.close()

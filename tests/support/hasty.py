@@ -9,9 +9,10 @@ import sys
 STALL, PATIENCE = float(sys.argv[1]), float(sys.argv[2])
 del sys.argv[1:3]
 
-from dagfs.daemon import core, resolving  # noqa: E402
+from dagfs.daemon import resolving  # noqa: E402
 from dagfs.fetch import fetcher  # noqa: E402
 from dagfs.hub.api import HubSource  # noqa: E402
+from dagfs.repository import core  # noqa: E402
 
 fetcher.PATIENCE = PATIENCE
 HubSource.__init__.__defaults__ = (PATIENCE,)

@@ -127,14 +127,20 @@ def p99(taken: list[float]) -> float:
     return sorted(taken)[int(0.99 * len(taken))]
 
 
-def weather(stuck: str) -> FaultHook:
-    """Give a hub's faults: some of all answers but those of the REST API, and all of the path `stuck`."""
+def weather(stuck: str, large: str) -> FaultHook:
+    """Give a hub's faults: some of all answers but those of the REST API, and all of the path `stuck`.
+
+    No byte of `large` is flipped: a part of it cannot be told from a right one until all of it is there, and this cache
+    drops parts before (docs/semantics.md).
+    """
 
     def fault(request: RequestInfo) -> Fault | None:
         if request.path == stuck and request.kind == "raw":
             return Fault(stall_after=0)
         dice = random.Random(f"{request.kind} {request.path} {request.span} {request.number}")
-        return dice.choice(FAULTS) if request.kind != "rest" and dice.random() < SHARE else None
+        if request.kind == "rest" or dice.random() >= SHARE:
+            return None
+        return dice.choice([fault for fault in FAULTS if fault.flip is None or request.path != large])
 
     return fault
 
