@@ -37,7 +37,8 @@ class Pulse:
 
     def notes(self, device: int) -> tuple[int, int]:
         """Give how many requests there were, one that waits in the kernel for the dispatcher among them, and how many
-        of these it has done with."""
+        of these it has done with. One that was read and not counted yet, by a dispatcher that stands still between the
+        two, is found when the next comes."""
         (count,) = _COUNT.unpack_from(self._memory)
         waiting = select.poll()
         waiting.register(device, select.POLLIN)

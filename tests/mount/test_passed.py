@@ -32,6 +32,7 @@ from dagfs.errors import BadMountPoint
 from dagfs.kernel import mounting
 from dagfs.kernel.mountinfo import find_mount, mount_points
 from dagfs.kernel.passed import take
+from dagfs.supervisor.policy import stopped
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the other's part is to mount as root")
 
@@ -242,6 +243,7 @@ def test_a_stuck_worker_is_found_without_a_path_to_ask_it_by(url, contained, mad
         time.sleep(3)
         assert report(contained)["workers"] == (worker,), "nobody asks, and nobody is stuck"
         os.kill(worker, signal.SIGSTOP)
+        until(lambda: stopped(worker))
         assert os.statvfs(made.path).f_namemax == 255  # answered by the next
         until(lambda: is_serving(contained) and report(contained)["generation"] == 2)
 
