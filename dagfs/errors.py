@@ -104,6 +104,10 @@ class ProtocolError(RemoteError):
     """An answer that contradicts itself or the contract."""
 
 
+class DamagedBody(ProtocolError):
+    """A compressed body that does not fit its own checksum, or lacks it: what came of it may be wrong."""
+
+
 class Stalled(RemoteError):
     """No byte arrived for longer than the inactivity deadline."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from dagfs.errors import ContentChanged, IntegrityError, ProtocolError, TooLarge
+from dagfs.errors import ContentChanged, DagfsError, DamagedBody, IntegrityError, ProtocolError, TooLarge
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.reply import plain_tag
@@ -152,6 +152,13 @@ class Assembly:
             self._size = self._content.size
         return True
 
+    def distrust(self, error: DamagedBody) -> DagfsError:
+        """What came of a damaged body may be wrong: begin anew. Where bytes were given already, only a hash of all can
+        tell, and without one the load has failed."""
+        if self.restart() or self.hashed:
+            return error
+        return IntegrityError(f"{self._path}: {error}")
+
     @property
     def _path(self) -> str:
         return self._content.entry.path
@@ -159,7 +166,7 @@ class Assembly:
     def _check_validator(self, validator: str | None) -> None:
         """Two versions of a file never mix. Where an MD5 is claimed it decides: replicas may name one version twice."""
         before, self._validator = self._validator, validator or self._validator
-        if before is None or validator in (None, before) or self._is_hashed:
+        if before is None or validator in (None, before) or self.hashed:
             return
         if self._content.entry.versioning is Versioning.BUCKET:
             raise ContentChanged(f"{self._path} changed while it was read")
@@ -169,7 +176,8 @@ class Assembly:
         self._validator = validator
 
     @property
-    def _is_hashed(self) -> bool:
+    def hashed(self) -> bool:
+        """The bytes must have a claimed MD5: whatever comes, wrong ones are found."""
         return self._content.claim is not None and self._content.claim.scheme == "md5"
 
     def _is_hearsay(self, head: BodyHead) -> bool:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from dagfs.errors import DagfsError, ProtocolError, RemoteError
+from dagfs.errors import DagfsError, DamagedBody, ProtocolError, RemoteError
 from dagfs.fetch.assembly import Assembly, SizeNeeded
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
@@ -106,7 +106,11 @@ class Attempt:
             job.failures = 0
 
     def done(self, error: DagfsError | None) -> None:
-        if self.moved and isinstance(error, RemoteError) and not self._stopped and self._job.assembly.satisfied:
+        assembly = self._job.assembly
+        enough = self.moved > 0 and not self._stopped and assembly.satisfied
+        if isinstance(error, DamagedBody) and not self._stopped and not (enough and assembly.hashed):
+            error = assembly.distrust(error)
+        elif isinstance(error, RemoteError) and enough:
             error = None
         if error is None and not self._stopped:
             self._take(self._job.assembly.complete)

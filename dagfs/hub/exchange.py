@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pycurl
 
-from dagfs.errors import DagfsError, Obstacle, ProtocolError, RemoteUnavailable, Stalled
+from dagfs.errors import DagfsError, DamagedBody, Obstacle, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
 from dagfs.hub.inflate import Inflater
 from dagfs.hub.source import BodyHead, BodySink
@@ -271,7 +271,7 @@ class Exchange:
     def _shortage(self) -> DagfsError | None:
         """Compare what came with what was announced and what was asked for."""
         if self._inflater is not None and not self._inflater.complete:
-            return ProtocolError(f"a compressed body without its end, after {self.received} bytes")
+            return DamagedBody(f"a compressed body without its end, after {self.received} bytes")
         if self._expected is not None and self.received != self._expected:
             return RemoteUnavailable(f"cut after {self.received} of {self._expected} bytes")
         if self._head is not None and not reply.enough(self._head, self.received, self.request.span):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from dagfs.errors import ProtocolError
+from dagfs.errors import DamagedBody, ProtocolError
 
 PIECE_BYTES = 1 << 20
 """Given out at a time: 16 KiB from the network may be a thousand times as much."""
@@ -26,7 +26,7 @@ class Inflater:
         return self._stream.eof
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Give the plain bytes in pieces of PIECE_BYTES at most. Raises ProtocolError."""
+        """Give the plain bytes in pieces of PIECE_BYTES at most. Raises DamagedBody."""
         plain = b""
         while chunk or (plain and not self._stream.eof):  # without a chunk: what the decoder still holds of the last
             if self._stream.eof:  # gzip files may follow one another
@@ -34,7 +34,7 @@ class Inflater:
             try:
                 plain = self._stream.decompress(chunk, PIECE_BYTES)
             except zlib.error as error:
-                raise ProtocolError(f"a compressed body is damaged: {error}") from None
+                raise DamagedBody(f"a compressed body is damaged: {error}") from None
             chunk = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             if plain:
                 yield plain

@@ -13,6 +13,7 @@ from dagfs.errors import (
     AccessDenied,
     ContentChanged,
     DagfsError,
+    DamagedBody,
     IntegrityError,
     NotFound,
     ProtocolError,
@@ -357,6 +358,29 @@ def test_a_body_cut_after_all_that_was_asked_for_is_complete(hubs: type[Hub]) ->
     assert hub.load(dvc(SMALL, "small")).wait().data == SMALL
     assert hub.load(dvc(LARGE, "large"), Span(0, 1_000_000)).wait().joined == LARGE[:5_000_000]
     assert len(hub.source.spans) == 2
+
+
+@pytest.mark.parametrize("after", [50_000, len(SMALL)])
+def test_nothing_of_a_damaged_body_is_kept_where_no_hash_could_find_it(hubs: type[Hub], after: int) -> None:
+    """A compressed stream tells at its end that a byte before was wrong."""
+    hub = hubs({"a": SMALL}, versioning=Versioning.GIT)
+    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), after=after)
+    assert hub.load(git(SMALL, "a", claim="")).wait().data == SMALL
+    assert [span for _, span in hub.source.spans] == [None, None], "the second time from its beginning"
+
+
+def test_a_damaged_body_is_taken_where_its_hash_proves_it(hubs: type[Hub]) -> None:
+    hub = hubs({"a": SMALL})
+    hub.source.fail("open:a", DamagedBody("without its end"), after=len(SMALL))
+    assert hub.load(dvc(SMALL, "a")).wait().data == SMALL
+    assert len(hub.source.spans) == 1
+
+
+def test_a_damaged_body_of_a_large_file_without_a_hash_is_an_error(hubs: type[Hub]) -> None:
+    """What was given cannot be taken back."""
+    hub = hubs({"a": LARGE}, versioning=Versioning.GIT)
+    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), after=5_000_000)
+    assert isinstance(hub.load(git(LARGE, "a", claim=""), Span(0, len(LARGE))).wait().error, IntegrityError)
 
 
 def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:
