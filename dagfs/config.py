@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Mapping
@@ -75,6 +76,11 @@ def _runtime(directory: str | None) -> Path | None:
         with contextlib.suppress(OSError):
             return ours if path.stat().st_uid == system.user() else None
     return None
+
+
+def store_root(cache: Path, host: str) -> Path:
+    """Give the directory of a hub's store: each has its own, so that knowing a hash on one grants nothing of another."""
+    return cache / re.sub(r"[^A-Za-z0-9.-]+", "_", host)
 
 
 def hub_host(environment: Mapping[str, str], option: str | None = None) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagfs.config import Places
+from dagfs.config import Places, store_root
 from dagfs.kernel.mountinfo import is_ours
 from dagfs.kernel.passed import name_of, number_of
 from dagfs.model import RefKind, RepoRef
@@ -59,8 +58,7 @@ class MountPlan:
 
     @property
     def store_root(self) -> Path:
-        """The cache of this hub: one store per origin, so that knowing a hash on one hub grants nothing of another."""
-        return self.places.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", self.repo.host)
+        return store_root(self.places.cache, self.repo.host)
 
 
 def ledger_path(places: Places, name: str) -> Path:

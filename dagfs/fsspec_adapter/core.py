@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagfs.answers import wait
+from dagfs.config import store_root
 from dagfs.errors import NotInCache, TooLarge
 from dagfs.hub.api import connect
 from dagfs.hub.auth import Token, find_token
@@ -41,7 +41,7 @@ class Settings:
 
     def store_root(self, repo: RepoRef) -> Path:
         """The same as a mount's: one store for each hub."""
-        return self.cache / re.sub(r"[^A-Za-z0-9.-]+", "_", repo.host)
+        return store_root(self.cache, repo.host)
 
 
 class OwnMemory:

@@ -72,16 +72,7 @@ class RemoteWay:
         origin = self._ready(COLLECT_SECONDS)
         if origin is None:
             return None
-        try:
-            data = collect(lambda sink: self._begin(origin, f"{md5}.dir", sink), BYTES_MAX)
-        except NotFound:
-            self.breaker.worked()
-            return None
-        except DagfsError as error:
-            self.breaker.failed(error)
-            return None
-        self.breaker.worked("manifests", len(data))
-        return data
+        return collect_manifest(self.breaker, lambda sink: self._begin(origin, f"{md5}.dir", sink))
 
     def report(self) -> dict[str, Any]:
         return self.breaker.report()
@@ -233,3 +224,17 @@ def collect(begin: Callable[[BodySink], Transfer], most: int) -> bytes:
     except TooLate:
         transfer.cancel()
         raise Stalled(f"not all of it has come in {COLLECT_SECONDS:g} s") from None
+
+
+def collect_manifest(breaker: Breaker, begin: Callable[[BodySink], Transfer]) -> bytes | None:
+    """Wait for a manifest, and tell the way's breaker how it went; None where there is none, or no answer."""
+    try:
+        data = collect(begin, BYTES_MAX)
+    except NotFound:
+        breaker.worked()
+        return None
+    except DagfsError as error:
+        breaker.failed(error)
+        return None
+    breaker.worked("manifests", len(data))
+    return data

@@ -16,9 +16,8 @@ from dagfs.origins.bucket import Pull
 from dagfs.origins.checked import Unproved
 from dagfs.origins.filler import Filler, Find
 from dagfs.origins.leases import Leases, Turn
-from dagfs.origins.manifests import BYTES_MAX
 from dagfs.origins.marks import Marks
-from dagfs.origins.remote import collect, is_whole_or_large
+from dagfs.origins.remote import collect_manifest, is_whole_or_large
 from dagfs.origins.seam import Body, ObjectStore, Wanted, object_key
 
 ABSENT_SECONDS = 30.0
@@ -84,16 +83,7 @@ class Tier:
 
     def manifest(self, md5: str) -> bytes | None:
         key = object_key(f"{md5}.dir")
-        try:
-            data = collect(lambda sink: self.objects.get(key, None, sink), BYTES_MAX)
-        except NotFound:
-            self.breaker.worked()
-            return None
-        except DagfsError as error:
-            self.breaker.failed(error)
-            return None
-        self.breaker.worked("manifests", len(data))
-        return data
+        return collect_manifest(self.breaker, lambda sink: self.objects.get(key, None, sink))
 
     def give(self, name: str, data: bytes) -> None:
         """Have an object brought whose bytes are at hand and proved."""

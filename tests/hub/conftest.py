@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import pytest
 from support.scripted_hub import ScriptedHub
 
+from dagfs.devhub.serve import Hub
 from dagfs.errors import DagfsError
-from dagfs.hub.api import HubSource
+from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
 from dagfs.hub.exchange import Lane, Request
 from dagfs.hub.network import Network
 from dagfs.hub.rest import Rest
 from dagfs.hub.source import BodyHead
 from dagfs.hub.transport import Transport
+from dagfs.hub.urls import parse_repo
 from dagfs.metrics import Metrics
 from dagfs.model import RepoRef, Span
 
@@ -129,3 +131,18 @@ def fetch_from(stall_after):
         return sink
 
     return fetch_from
+
+
+@pytest.fixture
+def connected():
+    """Connect to a hub as a mount does."""
+    sources = []
+
+    def connected(hub: Hub, token: str | None = None) -> HubSource:
+        repo, _ = parse_repo(hub.url, "https://dagshub.com")
+        sources.append(connect(repo, Token("a test", token), Metrics(), {}))
+        return sources[-1]
+
+    yield connected
+    for source in sources:
+        source.close()

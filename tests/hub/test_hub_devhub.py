@@ -11,10 +11,7 @@ from support.repos import Truth, sample_repository
 from dagfs.devhub.behaviour import Behaviour, Fault, Gzip, Redirect
 from dagfs.devhub.serve import Hub
 from dagfs.errors import AccessDenied, BadToken, NotFound, UnknownRepository, UnknownRevision
-from dagfs.hub.api import HubSource, connect
-from dagfs.hub.auth import Token
-from dagfs.hub.urls import parse_repo
-from dagfs.metrics import Metrics
+from dagfs.hub.api import HubSource
 from dagfs.model import Commit, Entry, Kind, Span, Versioning
 
 SUBMODULES = frozenset({"vendor/library"})
@@ -53,21 +50,6 @@ def outcome(begin):
     begin(body)
     assert body.ended.wait(20)
     return body.error, bytes(body.data_)
-
-
-@pytest.fixture
-def connected():
-    """Connect to a hub as a mount does."""
-    sources = []
-
-    def connected(hub: Hub, token: str | None = None) -> HubSource:
-        repo, _ = parse_repo(hub.url, "https://dagshub.com")
-        sources.append(connect(repo, Token("a test", token), Metrics(), {}))
-        return sources[-1]
-
-    yield connected
-    for source in sources:
-        source.close()
 
 
 def walk(source: HubSource, commit: Commit, *, sized: bool) -> dict[str, Entry]:

@@ -15,10 +15,7 @@ from dagfs.devhub.behaviour import Behaviour, Gzip, LastToken, Redirect
 from dagfs.devhub.serve import Hub
 from dagfs.errors import AccessDenied, NotFound, ProtocolError, RemoteUnavailable
 from dagfs.hub import retry, s3, sigv4, storages
-from dagfs.hub.api import HubSource, connect
-from dagfs.hub.auth import Token
-from dagfs.hub.urls import parse_repo
-from dagfs.metrics import Metrics
+from dagfs.hub.api import HubSource
 from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -46,20 +43,6 @@ def truth(tmp_path_factory) -> Truth:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return bucket(tmp_path_factory.mktemp("pond") / "pond", OBJECTS)
-
-
-@pytest.fixture
-def connected():
-    sources = []
-
-    def connected(hub: Hub, token: str | None = None) -> HubSource:
-        repo, _ = parse_repo(hub.url, "https://dagshub.com")
-        sources.append(connect(repo, Token("a test", token), Metrics(), {}))
-        return sources[-1]
-
-    yield connected
-    for source in sources:
-        source.close()
 
 
 def listed(source: HubSource, path: str) -> list[Entry]:
