@@ -79,7 +79,7 @@ def _runtime(directory: str | None) -> Path | None:
 
 
 def store_root(cache: Path, host: str) -> Path:
-    """Give the directory of a hub's store: each has its own, so that knowing a hash on one grants nothing of another."""
+    """Give the directory of a hub's store. Each has its own: knowing a hash on one grants nothing of another."""
     return cache / re.sub(r"[^A-Za-z0-9.-]+", "_", host)
 
 
