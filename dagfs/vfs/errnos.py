@@ -21,6 +21,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.RemoteError: errno.EIO,
     errors.RemoteUnavailable: errno.EIO,
     errors.ProtocolError: errno.EIO,
+    errors.DamagedBody: errno.EIO,
     errors.Stalled: errno.ETIMEDOUT,
     errors.Offline: errno.ENETUNREACH,  # "Network is unreachable": what a person reads is what it is
     errors.IntegrityError: errno.EIO,
