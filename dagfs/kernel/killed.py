@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from dagfs.kernel.protocol import BODY, IN_HEADER, Op
+from dagfs.kernel.protocol import BODY, Op
+from dagfs.kernel.waiting import Waiting
 
 PERIOD = 1.0
 """Seconds between two looks. What is answered sooner costs none."""
@@ -29,13 +30,14 @@ _MASKS = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 
 
 class Killed:
-    """The requests that are not answered yet. Thread-safe; `_changed` is a leaf: nothing is told under it."""
+    """Which of the waiting requests are watched. Thread-safe; `_changed` is a leaf: nothing is told under it."""
 
-    def __init__(self, let_go: Callable[[int], None]) -> None:
-        """`let_go` answers a request, by its number, for a thread that is to die and reads no answer any more."""
+    def __init__(self, waiting: Waiting, let_go: Callable[[int], None]) -> None:
+        """`let_go` answers a request, by its number, for a thread that is to die and reads no answer any more, and
+        ends its wait."""
+        self._waiting = waiting
         self._let_go = let_go
         self._changed = threading.Condition(threading.Lock())  # guards everything below
-        self._threads: dict[int, int] = {}  # request -> the thread that waits for it
         self._watched: dict[int, bool] = {}  # request whose wait only an answer ends -> whether to look at once
         self._idle = False  # the looking thread sleeps until there is something to watch
         self._ended = False
@@ -51,37 +53,37 @@ class Killed:
             self._changed.notify()
         self._looking.join()
 
-    def add(self, message: bytes) -> None:
-        """A request will be answered later. An opening is answered in any case: it counts, and only a program that has
-        its handle can close it."""
-        _, op, unique, _, _, _, thread, _, _ = IN_HEADER.unpack_from(message)
+    def begin(self, unique: int, op: int, message: bytes) -> None:
+        """A request waits. An opening is answered in any case: it counts, and only a program that has its handle can
+        close it."""
         if op == Op.OPEN:
             return
+        if op == Op.READ and not int.from_bytes(message[_READ_FLAGS], sys.byteorder) & _O_DIRECT:
+            return
         with self._changed:
-            self._threads[unique] = thread
-            if op != Op.READ or int.from_bytes(message[_READ_FLAGS], sys.byteorder) & _O_DIRECT:
-                self._watched[unique] = False
-                if self._idle:
-                    self._changed.notify()
+            self._watched[unique] = False
+            if self._idle:
+                self._changed.notify()
 
-    def answered(self, unique: int) -> None:
-        with self._changed:
-            self._threads.pop(unique, None)
-            self._watched.pop(unique, None)
+    def end(self, unique: int) -> None:
+        if unique in self._watched:  # most never are, and need no lock
+            with self._changed:
+                self._watched.pop(unique, None)
 
     def interrupted(self, unique: int) -> None:
         """Who waits for a request got a signal."""
+        waiter = self._waiting.find(unique)
+        if waiter is None or waiter.op == Op.OPEN:
+            return
         with self._changed:
-            if unique in self._threads:
-                self._watched[unique] = True
-                self._changed.notify()
+            self._watched[unique] = True
+            self._changed.notify()
 
     def _run(self) -> None:
         while (suspects := self._suspects()) is not None:
             for unique, thread in suspects.items():
                 if killed(thread):
                     self._let_go(unique)
-                    self.answered(unique)
 
     def _suspects(self) -> dict[int, int] | None:
         """Wait for a period, or an interrupt; give the requests to look at, with their threads. None at the end."""
@@ -93,8 +95,9 @@ class Killed:
             self._changed.wait_for(lambda: self._ended or any(self._watched.values()), PERIOD)
             if self._ended:
                 return None
-            found = {unique: self._threads[unique] for unique, now in self._watched.items() if now or unique in before}
-            self._watched.update(dict.fromkeys(found, False))
+            known = {unique: waiter.pid for unique in self._watched if (waiter := self._waiting.find(unique))}
+            found = {unique: pid for unique, pid in known.items() if self._watched[unique] or unique in before}
+            self._watched = dict.fromkeys(known, False)  # not those answered while their interrupt was on its way
             return found
 
 

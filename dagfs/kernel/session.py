@@ -105,9 +105,9 @@ class Session:
         self._brief_entry = partial(encode_entry, owner=owner, name_valid=0)
         self._attr_out = partial(encode_attr_out, owner=owner)
         self._streams = Streams(owner)
-        self._killed = Killed(lambda unique: self._write(error_reply(unique, errno.EINTR)))
         self._counts: Counter[int] = Counter()  # written by the dispatching thread only
         self.waiting = Waiting()
+        self._killed = Killed(self.waiting, self._let_go)
         self._refusals = self._refused(negotiated)
         self._handlers = self._table()
         self.pulse: Pulse | None = None  # counts what is dispatched, where nobody can ask for PROBE
@@ -203,21 +203,28 @@ class Session:
             self._refuse(op, unique, node, error)
             return
         if isinstance(answer, Future):
-            self._killed.add(message)
             self.waiting.begin(unique, op, node, message, message[BODY:-1] if op == Op.LOOKUP else b"")
+            self._killed.begin(unique, op, message)
             answer.add_done_callback(partial(self._complete, op, unique, node))
         else:
             self._reply(unique, answer)
 
     def _complete(self, op: int, unique: int, node: int, done: Future[bytes]) -> None:
-        self._killed.answered(unique)
-        self.waiting.end(unique)
+        self._end_wait(unique)
         try:
             body = done.result()
         except BaseException as error:  # noqa: BLE001 -- the waiting program must hear of it, whatever it is
             self._refuse(op, unique, node, error)
             return
         self._reply(unique, body)
+
+    def _end_wait(self, unique: int) -> None:
+        self.waiting.end(unique)
+        self._killed.end(unique)
+
+    def _let_go(self, unique: int) -> None:
+        self._write(error_reply(unique, errno.EINTR))
+        self._end_wait(unique)
 
     def _refuse(self, op: int, unique: int, node: int, error: BaseException) -> None:
         if isinstance(error, RefusedError):

@@ -77,6 +77,9 @@ class Waiting:
             if seconds > self._floor or now > self._floor_until:
                 self._note(Slow(waiter.node, waiter.name, seconds, now))
 
+    def find(self, unique: int) -> Waiter | None:
+        return self._waiters.get(unique)
+
     def now(self) -> list[tuple[float, Waiter]]:
         """Give those that wait and for how many seconds, the longest first."""
         now = self._clock()

@@ -12,12 +12,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.contents import eventually
 from support.mounts import Mounted, mounted
 from support.trees import pattern
 
 from dagfs.errors import RemoteUnavailable
 from dagfs.kernel.killed import PERIOD, Killed, killed
 from dagfs.kernel.protocol import IN_HEADER, Op
+from dagfs.kernel.waiting import Waiting
 from dagfs.vfs.memory import MemoryFs
 
 pytestmark = pytest.mark.mount
@@ -35,6 +37,9 @@ WAITS = {
     "read through a map": "mmap.mmap(os.open(path, os.O_RDONLY), 0, prot=mmap.PROT_READ)[7]",
 }
 """What only waits for one operation, by that operation."""
+
+THROUGH_PAGES = ("read", "read through a map")
+"""Of these the kernel does not tell that nobody waits any more."""
 
 PROGRAM = """
 import mmap, os, signal, sys
@@ -82,6 +87,8 @@ def test_who_is_killed_while_it_waits_is_gone_although_no_answer_comes(what: str
         assert waiting.wait(SECONDS) == -signal.SIGKILL
         waiting.communicate()
         assert one.ask("failures") == []
+        if what not in THROUGH_PAGES:
+            eventually(lambda: one.ask("waiting") == 0)  # `dagfs top` names nobody who is gone
 
 
 @pytest.mark.parametrize("what", ["getxattr", "readdir", "read by O_DIRECT"])
@@ -182,18 +189,21 @@ def let_go(thread: int, requests: dict[int, Op], interrupted: list[int]) -> set[
     """Give who is let go of requests of a thread that is as good as dead: no opening, which would count for ever, and
     no read of pages that others may wait for, unless it is known to end with its answer only."""
     gone: list[int] = []
-    waiting = Killed(gone.append)
-    waiting.start()
+    waiting = Waiting()
+    killed = Killed(waiting, lambda unique: (gone.append(unique), waiting.end(unique)))
+    killed.start()
     try:
         for unique, op in requests.items():
-            waiting.add(IN_HEADER.pack(80, op, unique, 1, 0, 0, thread, 0, 0) + bytes(40))
+            message = IN_HEADER.pack(80, op, unique, 1, 0, 0, thread, 0, 0) + bytes(40)
+            waiting.begin(unique, op, 1, message)
+            killed.begin(unique, op, message)
         for unique in interrupted:
-            waiting.interrupted(unique)
+            killed.interrupted(unique)
         deadline = time.monotonic() + SECONDS
         while len(gone) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(2.5 * PERIOD)
     finally:
-        waiting.stop()
+        killed.stop()
     assert len(gone) == len(set(gone))
     return set(gone)

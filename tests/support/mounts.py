@@ -320,6 +320,8 @@ def _reply(question: str, fs: Any, session: Session | None, changed: Callable[[]
         fs.release()
     elif word == "counts":
         return session.counts() if session else {}
+    elif word == "waiting":
+        return len(session.waiting.now()) if session else 0
     elif word == "calls":
         return [(name, path, count) for (name, path), count in dict(fs.calls).items()]
     elif word == "failures":
