@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from training.errors import BrokenData
 
 VALID_SHARE = 0.2
+
+Extractor = TypeVar("Extractor")
+Embedding = TypeVar("Embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,24 @@ class Sample:
     name: str
     caption: str
     score: float
+
+
+class AnnotatedImages(Generic[Extractor, Embedding]):
+    """The rows, and the embeddings of their images that are known, by position in `samples`."""
+
+    def __init__(
+        self,
+        annotations_file: str | os.PathLike[str],
+        img_dir: str | os.PathLike[str],
+        feature_extractor: Extractor,
+        limit: int | None = None,
+    ) -> None:
+        """Read the first `limit` rows. Raises BrokenData, and OSError if the annotation file cannot be opened."""
+        self.annotations_file = Path(annotations_file)
+        self.img_dir = Path(img_dir)
+        self.feature_extractor = feature_extractor
+        self.samples = read_annotations(self.annotations_file, limit)
+        self.embeddings: MutableMapping[int, Embedding] = {}
 
 
 def read_annotations(path: Path, limit: int | None = None) -> list[Sample]:

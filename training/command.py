@@ -15,6 +15,18 @@ from training.errors import BrokenData, UnknownBackbone
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """How to train; `limit` counts rows of the annotation file, before `caption` chooses among them."""
+
+    images: str = "images"
+    limit: int | None = None
+    caption: str | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """What one epoch has come to: mean squared errors, and seconds, those until the first batch included."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, MutableMapping
-from pathlib import Path
 from typing import Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from training.annotations import Sample, deal, read_annotations, with_caption
+from training.annotations import AnnotatedImages, Sample, deal, with_caption
 from training.errors import BrokenData
 
 
@@ -24,27 +23,13 @@ class FeatureExtractor(Protocol):
     def extract(self, image_path: str | os.PathLike[str]) -> Tensor: ...
 
 
-class LAIONAestheticsDataset(Dataset[tuple[Tensor, Tensor]]):
+class LAIONAestheticsDataset(AnnotatedImages[FeatureExtractor, Tensor], Dataset[tuple[Tensor, Tensor]]):
     """Pairs of an image's embedding, float32 (width,), and its score, float32 ().
 
     An embedding is computed when it is first asked for and kept in memory. Each worker process of a DataLoader would
     keep its own and, as batches are dealt out anew in each epoch, compute nearly all of them again: call
     `share_memory` first, and whichever process computes an embedding has computed it for all.
     """
-
-    def __init__(
-        self,
-        annotations_file: str | os.PathLike[str],
-        img_dir: str | os.PathLike[str],
-        feature_extractor: FeatureExtractor,
-        limit: int | None = None,
-    ) -> None:
-        """Read the first `limit` rows. Raises BrokenData, and OSError if the annotation file cannot be opened."""
-        self.annotations_file = Path(annotations_file)
-        self.img_dir = Path(img_dir)
-        self.feature_extractor = feature_extractor
-        self.samples = read_annotations(self.annotations_file, limit)
-        self.embeddings: MutableMapping[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.samples)

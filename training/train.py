@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from training.command import Epoch, baseline_of, count, parser, print_report, run, write_metrics
+from training.command import Choices, Epoch, baseline_of, count, parser, print_report, run, write_metrics
 from training.dataset import LAIONAestheticsDataset, split
 from training.extractor import DEFAULT_BACKBONE, EfficientNetFeatureExtractor
 from training.plots import plot_losses
@@ -24,16 +24,8 @@ Samples = Subset[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How to train; `limit` counts rows of the annotation file, before `caption` chooses among them."""
-
-    images: str = "images"
-    limit: int | None = None
-    caption: str | None = None
-    epochs: int = 3
+class Settings(Choices):
     workers: int = 0
-    batch_size: int = 32
-    seed: int = 0
     backbone: str = DEFAULT_BACKBONE
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.annotations import Sample, deal, read_annotations, shuffled, with_caption
+from training.annotations import AnnotatedImages, deal, shuffled, with_caption
 from training.errors import BrokenData
 
 Array = NDArray[np.float32]
@@ -27,35 +26,21 @@ class FeatureExtractor(Protocol):
     def extract(self, paths: Sequence[str | os.PathLike[str]]) -> Array: ...
 
 
-class LAIONAestheticsTable:
+class LAIONAestheticsTable(AnnotatedImages[FeatureExtractor, Array]):
     """The rows, and the embeddings of their images; an embedding is computed when it is first asked for, and kept."""
 
-    def __init__(
-        self,
-        annotations_file: str | os.PathLike[str],
-        img_dir: str | os.PathLike[str],
-        feature_extractor: FeatureExtractor,
-        limit: int | None = None,
-    ) -> None:
-        """Read the first `limit` rows. Raises BrokenData, and OSError if the annotation file cannot be opened."""
-        self.annotations_file = Path(annotations_file)
-        self.img_dir = Path(img_dir)
-        self.feature_extractor = feature_extractor
-        self.samples: list[Sample] = read_annotations(self.annotations_file, limit)
-        self._embeddings: MutableMapping[int, Array] = {}
-
-    def embeddings(self, positions: Sequence[int]) -> Array:
+    def embed(self, positions: Sequence[int]) -> Array:
         """Give float32, (N, width). Thread-safe: who finds a row unknown computes it again. Raises BrokenData."""
-        missing = [position for position in positions if position not in self._embeddings]
+        missing = [position for position in positions if position not in self.embeddings]
         if missing:
-            self._embeddings.update(zip(missing, self._embed(missing), strict=True))
-        return np.stack([self._embeddings[position] for position in positions])
+            self.embeddings.update(zip(missing, self._extract(missing), strict=True))
+        return np.stack([self.embeddings[position] for position in positions])
 
     def scores(self, positions: Sequence[int]) -> Array:
         """Give float32, (N,)."""
         return np.array([self.samples[position].score for position in positions], dtype=np.float32)
 
-    def _embed(self, positions: Sequence[int]) -> Array:
+    def _extract(self, positions: Sequence[int]) -> Array:
         try:
             return self.feature_extractor.extract([self.img_dir / self.samples[i].name for i in positions])
         except OSError as error:
@@ -96,7 +81,7 @@ class LAIONAestheticsGenerator(keras.utils.PyDataset):  # type: ignore[misc]  # 
         """Give the batch number `index`. Raises BrokenData."""
         batch = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         try:
-            return self.table.embeddings(batch), self.table.scores(batch)
+            return self.table.embed(batch), self.table.scores(batch)
         except BrokenData as error:
             self.failure = error
             raise

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training.command import Epoch, baseline_of, count, parser, print_report, run, write_metrics
+from training.command import Choices, Epoch, baseline_of, count, parser, print_report, run, write_metrics
 from training.plots import plot_losses
 from training.tensorflow.extractor import DEFAULT_BACKBONE, IMAGENET, EfficientNetFeatureExtractor
 from training.tensorflow.generator import LAIONAestheticsGenerator, LAIONAestheticsTable, generators
@@ -23,16 +23,8 @@ LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How to train; `limit` counts rows of the annotation file, before `caption` chooses among them."""
-
-    images: str = "images"
-    limit: int | None = None
-    caption: str | None = None
-    epochs: int = 3
+class Settings(Choices):
     workers: int = 1
-    batch_size: int = 32
-    seed: int = 0
     backbone: str = DEFAULT_BACKBONE
     weights: str | None = IMAGENET
 
@@ -120,7 +112,7 @@ def _digest(table: LAIONAestheticsTable, positions: Sequence[int]) -> str:
     """Name all embeddings by one hash: equal iff two trainings saw the same pictures with the same network."""
     digest = hashlib.sha256()
     for position in positions:
-        digest.update(table.embeddings([position]).tobytes())
+        digest.update(table.embed([position]).tobytes())
     return digest.hexdigest()
 
 
