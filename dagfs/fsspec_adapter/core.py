@@ -100,9 +100,12 @@ class Core:
 
     def __init__(self, repo: RepoRef, revision: str | None, settings: Settings, pinned: Commit | None = None) -> None:
         """`pinned`: what the revision was found to be before. Raises UsageError."""
-        token = Token("nowhere", None) if settings.offline else _token(repo, settings)
-        self.commit = pinned or _resolve(repo, revision, settings, token)
+        offline = settings.offline
+        token = Token("nowhere", None) if offline else _token(repo, settings)
+        self.commit = pinned or (_recall(repo, revision, settings) if offline else _resolve(repo, revision, token))
         self._repository = Repository(_Scope(repo, settings), self.commit, token, OwnMemory())
+        if not (pinned or offline):
+            Known(self._repository.store, repo).remember(revision, self.commit)
         if self._repository.ways is not None:
             self._repository.ways.begin()
         self._rooms = self._repository.make_rooms(self._repository.make_tree(self.commit, "fsspec"))
@@ -160,24 +163,23 @@ class Core:
         self._repository.close()
 
 
-def _resolve(repo: RepoRef, revision: str | None, settings: Settings, token: Token) -> Commit:
+def _resolve(repo: RepoRef, revision: str | None, token: Token) -> Commit:
+    source = connect(repo, token, Metrics(), os.environ)
+    try:
+        return source.resolve(revision, RefKind.ANY)
+    finally:
+        source.close()
+
+
+def _recall(repo: RepoRef, revision: str | None, settings: Settings) -> Commit:
     store = DiskStore(settings.store_root(repo), settings.cache_bytes, Metrics())
     try:
-        known = Known(store, repo)
-        if settings.offline:
-            found = known.recall(revision, RefKind.ANY)
-            if found is None:
-                raise NotInCache(f"the cache does not know the commit of {revision or 'the default branch'} of {repo}")
-            return found
-        source = connect(repo, token, Metrics(), os.environ)
-        try:
-            commit = source.resolve(revision, RefKind.ANY)
-        finally:
-            source.close()
-        known.remember(revision, commit)
-        return commit
+        found = Known(store, repo).recall(revision, RefKind.ANY)
     finally:
         store.close()
+    if found is None:
+        raise NotInCache(f"the cache does not know the commit of {revision or 'the default branch'} of {repo}")
+    return found
 
 
 def _token(repo: RepoRef, settings: Settings) -> Token:

@@ -20,6 +20,7 @@ from dagfs.devhub.behaviour import Fault
 from dagfs.devhub.serve import Hub
 from dagfs.fsspec_adapter.filesystem import DagsHubFileSystem
 from dagfs.fsspec_adapter.pool import POOL
+from dagfs.store.disk import DiskStore
 
 
 @pytest.fixture
@@ -214,6 +215,13 @@ def test_branches_tags_and_shas_are_revisions(fs, hub, tmp_path, sample):
     assert fs.commit("ada/data@v1") == sample.tags["v1"]
     assert fs.find(named)[0].startswith(named + "/")
     assert connected(hub, tmp_path, rev=branch).commit("ada/data/README.md") == sha
+
+
+def test_a_revision_that_the_hub_tells_opens_the_store_once(fs, monkeypatch):
+    opened, init = [], DiskStore.__init__
+    monkeypatch.setattr(DiskStore, "__init__", lambda *words: (opened.append(words), init(*words))[1])
+    fs.commit("ada/data@v1")
+    assert len(opened) == 1
 
 
 @pytest.fixture
