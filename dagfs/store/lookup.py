@@ -125,9 +125,13 @@ class Lookup:
             return False
         name = ContentId("md5", md5)
         self._note_lent(name, handle)
+        self._keep(name, handle)
+        return True
+
+    def _keep(self, name: ContentId, handle: Handle) -> None:
+        """Leave a file open for its first reader, who comes soon."""
         self._handles.add(name, handle)
         self._handles.release(handle)
-        return True
 
     def _path(self, name: ContentId, size: int | None) -> str | None:
         """Give where a file of this name lies, if it is there."""
@@ -245,8 +249,7 @@ class Lookup:
         handle = self._borrow(name)
         if handle is None:
             return None
-        self._handles.add(name, handle)
-        self._handles.release(handle)
+        self._keep(name, handle)
         return handle.size
 
 
