@@ -283,17 +283,23 @@ def test_a_hub_that_does_not_recover_is_an_error_in_time_and_never_a_missing_fil
         assert survey(data, place, readers=4).differences(wanted) == []
 
 
+def flip(path, wrong):
+    """Flip a byte of the answers for `path`'s bytes to the requests that are `wrong`."""
+
+    def hook(request):
+        return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and wrong(request) else None
+
+    return hook
+
+
 def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents, tmp_path):
     """They are served while they come; once the whole is hashed, neither cache nor kernel keeps them."""
     path, home, ill = "one/dvc3/large.bin", Home(tmp_path / "home"), tmp_path / "ill"
     right = contents.files[path]
     ill.touch()
 
-    def flip(request):
-        return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and ill.exists() else None
-
     with (
-        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        hub(contents.path, storages=contents.storages, fault=flip(path, lambda _: ill.exists())) as url,
         home.mounted(url, tmp_path / "data") as data,
     ):
         with open(data / path, "rb", buffering=0) as file:
@@ -312,11 +318,8 @@ def test_wrong_bytes_that_an_earlier_worker_gave_are_gone_as_well(contents, tmp_
     right = contents.files[path]
     ill.touch()
 
-    def flip(request):
-        return Fault(flip=100) if (request.kind, request.path) == ("raw", path) and ill.exists() else None
-
     with (
-        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        hub(contents.path, storages=contents.storages, fault=flip(path, lambda _: ill.exists())) as url,
         home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
     ):
         os.listdir((data / path).parent)
@@ -334,12 +337,9 @@ def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tm
     path, home = "one/dvc3/large.bin", Home(tmp_path / "home")
     right = contents.files[path]
 
-    def flip(request):
-        hit = (request.kind, request.path) == ("raw", path) and (request.number == 0 or not heals)
-        return Fault(flip=100) if hit else None
-
+    hook = flip(path, lambda request: request.number == 0 or not heals)
     with (
-        hub(contents.path, storages=contents.storages, fault=flip) as url,
+        hub(contents.path, storages=contents.storages, fault=hook) as url,
         home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
     ):
         done = subprocess.run(["cat", data / path], capture_output=True, timeout=60, check=False)
