@@ -16,9 +16,10 @@ from dagfs.kernel.backing import Backings, Table
 from dagfs.kernel.following import Following
 from dagfs.kernel.handshake import Feature, Negotiated
 from dagfs.kernel.openings import Openings, OpenTable
+from dagfs.kernel.operations import Opening
 from dagfs.kernel.protocol import Owner
 from dagfs.kernel.pulse import Pulse
-from dagfs.kernel.session import Opening, Session
+from dagfs.kernel.session import Session
 from dagfs.model import Commit
 from dagfs.store.spare import Spare
 from dagfs.supervisor.post import Ready

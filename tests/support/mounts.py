@@ -26,8 +26,9 @@ from dagfs.kernel.handshake import Feature, Negotiated, negotiate
 from dagfs.kernel.mountinfo import find_mount
 from dagfs.kernel.mounting import Mount, check_mount_point, mount
 from dagfs.kernel.openings import Openings, OpenTable
+from dagfs.kernel.operations import Opening
 from dagfs.kernel.protocol import Owner
-from dagfs.kernel.session import Opening, Session
+from dagfs.kernel.session import Session
 from dagfs.model import Commit
 from dagfs.supervisor.loop import Supervisor
 from dagfs.supervisor.post import Jobs
