@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dagfs.errors import (
-    AccessDenied,
-    ContentChanged,
-    DagfsError,
-    IntegrityError,
-    ProtocolError,
-    RemoteError,
-    RemoteUnavailable,
-)
+from dagfs.errors import ContentChanged, DagfsError, ProtocolError, RemoteError, RemoteUnavailable
 from dagfs.fetch.assembly import OtherSize, SizeNeeded
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.job import Attempt, Job, State
 from dagfs.fetch.queue import Queue
+from dagfs.fetch.retries import delay_of
 from dagfs.fetch.seam import LoadSink
 from dagfs.fetch.slots import Slots
 from dagfs.fetch.timer import Timer
-from dagfs.hub.retry import DENIALS_MAX
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content, Span, Urgency
@@ -39,13 +30,6 @@ takes it for dead."""
 
 WAITED_ENOUGH = 0.75
 """Share of the patience after which a load that waits for a slot is given up together with one that had its slot."""
-
-BACKOFF = 0.2
-BACKOFF_MAX = 10.0
-"""Seconds. Retries wait a random time up to BACKOFF, doubled each time: loads that failed together come back apart."""
-
-INTEGRITY_RETRIES = 2
-"""Wrong bytes from a good connection come again; a broken proxy is told from a broken file by trying twice."""
 
 CONGESTION_POLL = 0.05
 """Seconds after which guesses held back for the disk are looked at again."""
@@ -216,7 +200,7 @@ class Fetcher:
             self._retry(job, error, now)
 
     def _retry(self, job: Job, error: BaseException, now: float) -> None:
-        delay = self._delay(job, error, now)
+        delay = delay_of(job, error, now, self.patience)
         if delay is None:
             given_up = error if isinstance(error, DagfsError) else RemoteUnavailable(repr(error))
             if isinstance(error, OtherSize):
@@ -234,23 +218,6 @@ class Fetcher:
             moved = max([self._last_byte, *(job.attempt.last_byte for job in self._jobs if job.attempt is not None)])
             since = now - WAITED_ENOUGH * self.patience
             return [job for job in self._jobs if job.state is State.QUEUED and max(job.asked, moved) <= since]
-
-    def _delay(self, job: Job, error: BaseException, now: float) -> float | None:
-        """Give the seconds until the next try; None when there is none."""
-        job.failures += 1
-        if isinstance(error, IntegrityError):
-            job.integrity_failures += 1
-            return 0.0 if job.integrity_failures <= INTEGRITY_RETRIES and job.assembly.restart() else None
-        if isinstance(error, AccessDenied):
-            job.denials += 1
-            if error.retry_after is not None and job.denials <= DENIALS_MAX:
-                return error.retry_after
-            return BACKOFF if job.denials == 1 else None  # the token may just have been renewed
-        if not isinstance(error, RemoteError):
-            return None
-        jitter = random.uniform(0, min(BACKOFF_MAX, BACKOFF * 2 ** min(job.failures, 16)))  # noqa: S311 -- no secret  # nosec B311
-        delay = jitter + (getattr(error, "retry_after", None) or 0.0)
-        return delay if now + delay < (job.progress or now) + self.patience else None
 
     def _requeue(self, job: Job) -> None:
         with self._lock:

@@ -21,8 +21,8 @@ from dagfs.errors import (
     Stalled,
     TooLarge,
 )
-from dagfs.fetch import fetcher as fetcher_module
 from dagfs.fetch import queue as queue_module
+from dagfs.fetch import retries
 from dagfs.fetch.assembly import Assembly
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
@@ -64,7 +64,7 @@ class Hub:
 
 @pytest.fixture
 def hubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     made: list[Hub] = []
 
     class Kept(Hub):

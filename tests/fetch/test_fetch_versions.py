@@ -8,7 +8,7 @@ import pytest
 from support.contents import RecordingSink, noise
 
 from dagfs.errors import AccessDenied, ContentChanged, DagfsError, RemoteUnavailable
-from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch import retries
 from dagfs.fetch.assembly import Assembly
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
@@ -66,7 +66,7 @@ class Mount:
 
 @pytest.fixture
 def mounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     made: list[Mount] = []
     store = MemoryStore()
 
@@ -131,7 +131,7 @@ def test_a_hub_without_etags_is_believed_as_long_as_the_size_is_right(mounts):
 def test_another_size_is_asked_for_again_before_it_is_a_change(mounts):
     mount = mounts(SMALL[:-1])
     assert isinstance(mount.load(mount.content(len(SMALL))).wait().error, ContentChanged)
-    assert mount.source.calls[f"open:{PATH}"] == 1 + fetcher_module.INTEGRITY_RETRIES
+    assert mount.source.calls[f"open:{PATH}"] == 1 + retries.INTEGRITY_RETRIES
 
 
 # What an earlier mount has

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from dagfs.cache import Cache
-from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch import retries
 from dagfs.fetch.fetcher import Fetcher
 from dagfs.hub.memory import MemorySource
 from dagfs.metrics import Metrics
@@ -43,7 +43,7 @@ R = TypeVar("R", bound=CacheRooms)
 @contextlib.contextmanager
 def builder(made_of: Callable[..., R], root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., R]]:
     """Give what builds rooms over the cache at `root`, unless told another; they are closed at the end."""
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     made: list[R] = []
 
     def build(files: dict[str, bytes], limit: int = LIMIT, root: Path = root, **options: Any) -> R:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.world import World, placed
 
 from dagfs.errors import IsADirectory, NotADirectory, NotFound, RemoteUnavailable, Stalled
-from dagfs.fetch import fetcher as fetcher_module
+from dagfs.fetch import retries
 from dagfs.metrics import Metrics
 from dagfs.model import Kind, Versioning
 from dagfs.store.disk import DiskStore
@@ -186,12 +186,12 @@ PROFILE = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_any_order_of_operations_is_the_models(monkeypatch):
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     run_state_machine_as_test(TreeMachine, settings=settings(PROFILE, max_examples=30, stateful_step_count=25))
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(900)
 def test_any_long_order_of_operations_is_the_models(monkeypatch):
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     run_state_machine_as_test(TreeMachine, settings=settings(PROFILE, max_examples=400, stateful_step_count=80))
