@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import pycurl
 
-from dagfs.errors import DagfsError, DamagedBody, Obstacle, ProtocolError, RemoteUnavailable, Stalled
+from dagfs.errors import DagfsError, Obstacle, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
-from dagfs.hub.inflate import Inflater
-from dagfs.hub.source import BodyHead, BodySink
+from dagfs.hub.body import Body
+from dagfs.hub.source import BodySink
 from dagfs.hub.urls import origin, redact
 from dagfs.model import Span
 
@@ -30,12 +30,6 @@ GATHERED_BYTES = 256 << 10
 
 HEAD_BYTES = 256 << 10
 """Of an answer's headers, those of interim answers included; curl's own bound is about that, of each."""
-
-LISTING_RATIO = 200
-"""How many times its size a compressed listing may unfold to: names in order make twenty, a bomb a thousand."""
-
-RATIO_GRACE = 4 << 20
-"""Bytes that may unfold whatever the ratio."""
 
 ABORT = -1  # a count that is never the chunk's: curl ends the transfer
 _REFUSALS = frozenset({400, 401, 403})  # the object stores do not agree on how to say that a signature has expired
@@ -91,9 +85,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_accepted", "_chunks", "_drained", "_expected", "_gathered", "_head", "_head_bytes", "_inflater", "_lines",
-        "_loop", "_reply", "_retried", "_sink", "_wire", "cancelled", "ended", "failed", "handle", "hops", "last_byte",
-        "paused", "received", "refused", "request", "token", "url",
+        "_accepted", "_body", "_chunks", "_drained", "_gathered", "_head_bytes", "_lines", "_loop", "_reply",
+        "_retried", "_sink", "cancelled", "ended", "failed", "handle", "hops", "last_byte", "paused", "refused",
+        "request", "token", "url",
     )  # fmt: skip
 
     def __init__(self, request: Request, sink: BodySink, loop: Loop) -> None:
@@ -104,10 +98,14 @@ class Exchange:
         self.cancelled = False
         self.paused = False
         self.ended = False  # true iff sink.done has been called
-        self.received = 0  # bytes of the body given to the sink
         self.token: str | None = None  # that the running request carries
         self._retried = False
         self.aim(request.url, 0)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body given to the sink."""
+        return self._body.received if self._body is not None else 0
 
     def cancel(self) -> None:
         if not self.cancelled:
@@ -132,15 +130,12 @@ class Exchange:
         self.failed: DagfsError | None = None  # why the exchange broke the transfer off itself
         self._lines: list[bytes] = []
         self._head_bytes = 0  # of all header lines
-        self._wire = 0  # bytes of a compressed body that have come
         self._reply: reply.Reply | None = None
-        self._head: BodyHead | None = None
-        self._accepted = False  # the body is the file's, not an error's text
-        self._expected: int | None = None
+        self._body: Body | None = None  # of the file, or of its absence beyond the end; not an error's text
+        self._accepted = False  # the body has bytes of the file
         self._drained = 0
         self._chunks: list[bytes] = []  # come and not passed on yet
         self._gathered = 0  # bytes in _chunks
-        self._inflater: Inflater | None = None
 
     def on_header(self, line: bytes) -> int | None:
         """Called by curl for each header line; what follows the blank one, of a chunked body, is ignored."""
@@ -164,10 +159,10 @@ class Exchange:
             return ABORT
         if self.paused:
             return int(pycurl.WRITEFUNC_PAUSE)
-        if not self._accepted:
+        if self._body is None or not self._accepted:
             self._drained += len(chunk)
             return ABORT if self._drained > DRAIN_BYTES else None
-        if self._inflater is not None:  # each chunk may be a thousand times as much: it goes on by itself
+        if self._body.compressed:  # each chunk may be a thousand times as much: it goes on by itself
             self._chunks.append(chunk)
             return None if self.pass_on() else ABORT
         if not self._chunks:
@@ -184,23 +179,13 @@ class Exchange:
         return self._guarded(lambda: self._take(b"".join(chunks))) is None
 
     def _take(self, chunk: bytes) -> None:
-        if self._inflater is None:
-            self._pass(chunk)
+        if self._body is None:
             return
-        self._wire += len(chunk)
-        for plain in self._inflater.feed(chunk):
-            self._pass(plain)
+        for plain in self._body.feed(chunk):
+            if plain:
+                self._sink.data(plain)
             if self.cancelled:
                 return
-            if self.request.lane is Lane.LISTING and self.received > LISTING_RATIO * self._wire + RATIO_GRACE:
-                raise ProtocolError(f"a listing that unfolds to more than {LISTING_RATIO} times its size")
-
-    def _pass(self, plain: bytes) -> None:
-        self.received += len(plain)
-        if self._expected is not None and self.received > self._expected:
-            raise ProtocolError("more bytes than announced")
-        if plain:
-            self._sink.data(plain)
 
     def _begin(self) -> None:
         answer = reply.parse(self._lines)
@@ -210,12 +195,9 @@ class Exchange:
         self._reply = answer
         if answer.status not in (200, 206, 416):
             return
-        head, self._expected = reply.begin(answer, self.request.span)
-        if answer.encoding is not None and answer.length != 0:  # no bytes are no compressed stream either
-            self._inflater = Inflater(answer.encoding)
-        self._head = head
+        self._body = Body(answer, self.request.span, bounded=self.request.lane is Lane.LISTING)
         self._accepted = answer.status != 416
-        self._sink.head(self._head)
+        self._sink.head(self._body.head)
 
     def _guarded(self, step: Callable[[], None]) -> int | None:
         try:
@@ -262,21 +244,11 @@ class Exchange:
 
     def _verdict(self, code: int, message: str) -> DagfsError | None:
         answer = self._reply
-        if answer is not None and self._head is None:
+        if answer is not None and self._body is None:
             return reply.failure(answer)
         if code != pycurl.E_OK:
             return self._broken(code, message)
-        return self._shortage() if self._head is not None else ProtocolError("an answer without a head")
-
-    def _shortage(self) -> DagfsError | None:
-        """Compare what came with what was announced and what was asked for."""
-        if self._inflater is not None and not self._inflater.complete:
-            return DamagedBody(f"a compressed body without its end, after {self.received} bytes")
-        if self._expected is not None and self.received != self._expected:
-            return RemoteUnavailable(f"cut after {self.received} of {self._expected} bytes")
-        if self._head is not None and not reply.enough(self._head, self.received, self.request.span):
-            return ProtocolError("fewer bytes than the file has of the span asked for")
-        return None
+        return self._body.shortage() if self._body is not None else ProtocolError("an answer without a head")
 
     def _broken(self, code: int, message: str) -> DagfsError:
         if self.refused:

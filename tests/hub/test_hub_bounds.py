@@ -11,7 +11,7 @@ from support.hostile_hub import Endless, packed
 from support.scripted_hub import Answer
 
 from dagfs.errors import ProtocolError, RemoteError, TooLarge
-from dagfs.hub import api, exchange, inflate, retry
+from dagfs.hub import api, body, exchange, inflate, retry
 from dagfs.hub import pages as pages_room
 from dagfs.hub.exchange import Exchange, Lane, Request
 from dagfs.model import Commit
@@ -85,7 +85,7 @@ def test_a_bomb_in_a_listing_is_refused(hub, source, metrics):
     hub.on(LISTING, Answer(body=bomb, headers=GZIP))
     with pytest.raises(ProtocolError, match="unfolds"):
         listed(source)
-    assert metrics.snapshot()["hub.listing_bytes"] < retry.PROTOCOL_TRIES * (20 * MiB + exchange.RATIO_GRACE)
+    assert metrics.snapshot()["hub.listing_bytes"] < retry.PROTOCOL_TRIES * (20 * MiB + body.RATIO_GRACE)
 
 
 def test_a_listing_of_similar_names_is_no_bomb(hub, source):
