@@ -42,6 +42,14 @@ def way(url):
         yield relay
 
 
+def lose(way: Relay, how: str) -> None:
+    if how == "refused":
+        way.cut()
+    else:
+        way.dark = True
+        way.swallow()
+
+
 def fails(found, path: str, kind: type[Exception]) -> Exception:
     with pytest.raises(kind) as raised:
         found.read(path)
@@ -67,11 +75,7 @@ def test_cached_data_goes_on_without_a_request_while_the_network_is_gone(way, sa
 def test_a_reader_gets_its_bytes_when_the_network_is_back_within_its_deadline(way, sample, tmp_path, how):
     with rooms(f"{way.url}/o/n", tmp_path, patience=20, stall_after=1.0) as found:
         found.sized("images")
-        if how == "refused":
-            way.cut()
-        else:
-            way.dark = True
-            way.swallow()
+        lose(way, how)
         waiting = [found.start_read(path) for path in IMAGES[:READERS]]
         time.sleep(0.6)
         assert not any(promise.done() for promise in waiting)
@@ -87,11 +91,7 @@ def test_a_reader_gets_its_bytes_when_the_network_is_back_within_its_deadline(wa
 def test_a_miss_fails_at_its_deadline_and_the_mount_recovers_by_itself(way, sample, tmp_path, how, kind):
     with rooms(f"{way.url}/o/n", tmp_path, stall_after=0.7) as found:
         found.sized("images")
-        if how == "refused":
-            way.cut()
-        else:
-            way.dark = True
-            way.swallow()
+        lose(way, how)
         assert isinstance(fails(found, IMAGES[0], RemoteError), kind)
         fails(found, "odd git/-dash", RemoteError)
         state = found.core.hub_state()

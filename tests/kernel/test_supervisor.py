@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.mounts import ORDINARY, Mounted, mounted
+from support.mounts import ORDINARY, Mounted, Unheeding, mounted
 from support.trees import FILES, pattern, tree
 
 from dagfs.errors import BadMountPoint
@@ -32,31 +32,13 @@ pytestmark = pytest.mark.mount
 
 
 @dataclass
-class Watching:
-    """Watches a supervisor and says nothing; `pause`: seconds that it takes to hear of a worker."""
+class Slow(Unheeding):
+    """Takes `pause` seconds to hear of a worker."""
 
-    pause: float = 0.0
+    pause: float
 
     def worker(self, _pid: int) -> None:
         time.sleep(self.pause)
-
-    def ready(self) -> None:
-        pass
-
-    def lost(self) -> None:
-        pass
-
-    def failed(self, reason: str) -> None:
-        pass
-
-    def renewing(self) -> None:
-        pass
-
-    def looked(self, *, serves: bool) -> None:
-        pass
-
-    def ending(self) -> None:
-        pass
 
 
 def waiting(marker: Path) -> MemoryFs:
@@ -65,6 +47,12 @@ def waiting(marker: Path) -> MemoryFs:
     if not marker.exists():
         marker.touch()
         fs.stalled = {"slow"}
+    return fs
+
+
+def stalled() -> MemoryFs:
+    fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
+    fs.stalled = {"slow"}
     return fs
 
 
@@ -197,12 +185,7 @@ def test_workers_that_are_killed_from_outside_are_replaced_for_as_long_as_it_tak
 def test_workers_that_die_of_themselves_end_in_errors_for_those_who_wait(tmp_path: Path) -> None:
     """The mount stays there and is dead; what is being read and what is open gets an error, not an endless wait."""
 
-    def build() -> MemoryFs:
-        fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
-        fs.stalled = {"slow"}
-        return fs
-
-    with mounted(build, supervised=True) as one, ThreadPoolExecutor(1) as pool:
+    with mounted(stalled, supervised=True) as one, ThreadPoolExecutor(1) as pool:
         opened = os.open(one.path / "fast", os.O_RDONLY)
         slow = pool.submit((one.path / "slow").read_bytes)
         for generation in range(1, MAX_FAULTS + 1):
@@ -243,12 +226,7 @@ def test_a_worker_that_cannot_start_ends_the_mount_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_mount_in_time_with_open_files_and_stalled_reads(number: int) -> None:
-    def build() -> MemoryFs:
-        fs = MemoryFs({"slow": pattern(200_000), "fast": b"fast"})
-        fs.stalled = {"slow"}
-        return fs
-
-    with mounted(build, supervised=True) as one, ThreadPoolExecutor(2) as pool:
+    with mounted(stalled, supervised=True) as one, ThreadPoolExecutor(2) as pool:
         opened = os.open(one.path / "fast", os.O_RDONLY)
         slow = [pool.submit((one.path / "slow").read_bytes) for _ in range(2)]
         one.await_calls("read", 1)
@@ -297,7 +275,7 @@ def test_a_signal_between_mounting_and_supervising_leaves_no_dead_mount(tmp_path
             held = mount(str(place), "dagfs-test")
             os.kill(os.getpid(), signal.SIGTERM)
             agreed = negotiate(held.fd)
-            os._exit(Supervisor(held, agreed, Jobs(lambda *_: time.sleep(60) or 0), Watching()).run())
+            os._exit(Supervisor(held, agreed, Jobs(lambda *_: time.sleep(60) or 0), Unheeding()).run())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert find_mount(str(place)) is None
 
@@ -311,7 +289,7 @@ def test_who_is_told_to_end_while_it_ends_still_puts_its_things_in_order(tmp_pat
             held = mount(str(place), "dagfs-test")
             agreed = negotiate(held.fd)
             work = lambda *_: os.kill(os.getppid(), signal.SIGTERM) or 0  # noqa: E731
-            Supervisor(held, agreed, Jobs(work), Watching(pause=0.3)).run()
+            Supervisor(held, agreed, Jobs(work), Slow(0.3)).run()
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

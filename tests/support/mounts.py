@@ -237,8 +237,33 @@ def _serve_kernel(plan: Plan, control: socket.socket) -> int:
     ).run()
 
 
+class Unheeding:
+    """Is told how a supervisor's workers fare, and does nothing."""
+
+    def worker(self, _pid: int) -> None:
+        pass
+
+    def ready(self) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+    def failed(self, _reason: str) -> None:
+        pass
+
+    def renewing(self) -> None:
+        pass
+
+    def looked(self, *, serves: bool) -> None:
+        pass
+
+    def ending(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
-class Telling:
+class Telling(Unheeding):
     """Tells the test how the workers fare."""
 
     control: socket.socket
@@ -249,20 +274,8 @@ class Telling:
     def ready(self) -> None:
         _send(self.control, {"ready": True})
 
-    def lost(self) -> None:
-        pass
-
     def failed(self, reason: str) -> None:
         _send(self.control, {"failed": reason})
-
-    def renewing(self) -> None:
-        pass
-
-    def looked(self, *, serves: bool) -> None:
-        pass
-
-    def ending(self) -> None:
-        pass
 
 
 def _work(
