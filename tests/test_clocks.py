@@ -19,7 +19,7 @@ ALLOWED = {
     "fsspec_adapter/core.py": "whether a token of the DagsHub client has expired, as daemon/serving.py",
     "hub/probe.py": "compares this machine's clock with the hub's, for `dagfs doctor`",
     "hub/reply.py": "Retry-After may be a date, of a hub that does not say what time it has; the wait is bounded",
-    "hub/sigv4.py": "a signature names its time, and the hub compares it with its own",
+    "hub/curl/sigv4.py": "a signature names its time, and the hub compares it with its own",
     "store/lent.py": "as store/lookup.py",
     "store/lookup.py": "compared with the times of files, which are wall times",
     "store/layout.py": "names this run of the machine, where the kernel does not",

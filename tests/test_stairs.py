@@ -39,7 +39,7 @@ DEVHUB_KNOWS = frozenset({"devhub", "config", "errors", "model"})
 DEVHUB_KNOWS_OF_HUB = "dagfs.hub.dvc"  # the layouts of DVC, told once for the server and its client
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "pycurl": ("dagfs.hub.transport", "dagfs.hub.exchange", "dagfs.hub.handles", "dagfs.hub.lanes"),
+    "pycurl": ("dagfs.hub.curl",),
     "requests": ("dagfs.hub",),
     "diskcache": ("dagfs.store",),
     "obstore": ("dagfs.origins.bucket",),
@@ -148,7 +148,7 @@ def test_a_planted_import_is_found(tmp_path: Path, module: str, text: str) -> No
         ("dagfs/cli/main.py", "from dagfs import __version__\nfrom dagfs.daemon.plan import MountPlan\nimport click"),
         ("dagfs/vfs/core.py", "from .seam import Attributes\nfrom dagfs.tree import listing"),
         ("dagfs/devhub/serve.py", "from dagfs.hub.dvc import Layout\nfrom dagfs.model import Entry"),
-        ("dagfs/hub/transport_curl.py", "import pycurl, certifi"),
+        ("dagfs/hub/curl/transport.py", "import pycurl, certifi"),
         ("training/data.py", "import torch\nfrom PIL import Image"),
     ],
 )

@@ -11,7 +11,10 @@ from urllib.parse import quote
 from dagfs.errors import AccessDenied, NotADirectory, ProtocolError, RemoteError
 from dagfs.hub import listing, urls
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.buckets.storages import RootListing, Storages
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.streams import Stream
+from dagfs.hub.curl.transport import STALL_SECONDS, Transport
 from dagfs.hub.listing import ListingParser, Page, Row
 from dagfs.hub.network import Network
 from dagfs.hub.pages import Pages
@@ -19,9 +22,6 @@ from dagfs.hub.rest import Rest
 from dagfs.hub.retry import Backoff
 from dagfs.hub.revisions import Revisions
 from dagfs.hub.source import BodySink, Transfer
-from dagfs.hub.storages import RootListing, Storages
-from dagfs.hub.streams import Stream
-from dagfs.hub.transport import STALL_SECONDS, Transport
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning, in_storages
 

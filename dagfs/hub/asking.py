@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from dagfs.errors import AccessDenied, ProtocolError, RemoteError
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.streams import Stream
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.listing import ListingParser, Page, Row
 from dagfs.hub.retry import Backoff
-from dagfs.hub.streams import Stream
-from dagfs.hub.transport import Transport
 from dagfs.metrics import Metrics
 
 T = TypeVar("T")

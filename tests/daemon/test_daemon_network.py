@@ -17,8 +17,8 @@ from support.scripted_hub import CERTIFICATE
 
 from dagfs.devhub.serve import Hub
 from dagfs.errors import AccessDenied, RemoteError, RemoteUnavailable, Stalled
-from dagfs.hub import standing
 from dagfs.hub.auth import RECHECK_SECONDS, find_token
+from dagfs.hub.curl import standing
 
 READERS = 8
 IMAGES = [f"images/{number:03d}.jpg" for number in range(1, 40)]

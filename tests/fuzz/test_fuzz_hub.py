@@ -15,14 +15,15 @@ from support.fuzzing import fuzz
 from support.scripted_hub import Answer, ScriptedHub
 
 from dagfs.errors import AccessDenied, DagfsError, ProtocolError, TooLarge, UsageError
-from dagfs.hub import listing, redirects, reply, rest, retry, s3, storages
+from dagfs.hub import listing, redirects, reply, rest, retry
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.buckets import s3, storages
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.listing import ListingParser, Page, Row
 from dagfs.hub.network import Network
 from dagfs.hub.rest import Rest
 from dagfs.hub.revisions import Revisions
-from dagfs.hub.transport import Transport
 from dagfs.hub.urls import origin
 from dagfs.kernel.protocol import Owner, encode_entry
 from dagfs.metrics import Metrics

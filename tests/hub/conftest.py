@@ -10,11 +10,11 @@ from dagfs.devhub.serve import Hub
 from dagfs.errors import DagfsError
 from dagfs.hub.api import HubSource, connect
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.network import Network
 from dagfs.hub.rest import Rest
 from dagfs.hub.source import BodyHead
-from dagfs.hub.transport import Transport
 from dagfs.hub.urls import parse_repo
 from dagfs.metrics import Metrics
 from dagfs.model import RepoRef, Span

@@ -11,9 +11,10 @@ from support.hostile_hub import Endless, packed
 from support.scripted_hub import Answer
 
 from dagfs.errors import ProtocolError, RemoteError, TooLarge
-from dagfs.hub import api, body, exchange, inflate, retry
+from dagfs.hub import api, retry
 from dagfs.hub import pages as pages_room
-from dagfs.hub.exchange import Exchange, Lane, Request
+from dagfs.hub.curl import body, exchange, inflate
+from dagfs.hub.curl.exchange import Exchange, Lane, Request
 from dagfs.model import Commit
 from dagfs.tree import builder
 

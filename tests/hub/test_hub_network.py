@@ -23,13 +23,14 @@ from dagfs.errors import (
     RemoteUnavailable,
     Stalled,
 )
-from dagfs.hub import handles, naps, reply, rest, retry
+from dagfs.hub import naps, reply, rest, retry
 from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.curl import handles
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
-from dagfs.hub.transport import Transport
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Entry, Kind, RepoRef, Versioning
 

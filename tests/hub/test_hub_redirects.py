@@ -10,11 +10,11 @@ from support.scripted_hub import Answer
 
 from dagfs.errors import AccessDenied, ProtocolError
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Exchange, Lane, Request
-from dagfs.hub.handles import Handles
+from dagfs.hub.curl.exchange import Exchange, Lane, Request
+from dagfs.hub.curl.handles import Handles
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.network import Network
 from dagfs.hub.redirects import Reach, next_hop, reach
-from dagfs.hub.transport import Transport
 from dagfs.hub.urls import origin
 from dagfs.metrics import Metrics
 from dagfs.model import Span

@@ -22,9 +22,10 @@ from dagfs.errors import (
     UnknownRevision,
     UsageError,
 )
-from dagfs.hub import retry, streams
+from dagfs.hub import retry
 from dagfs.hub.api import connect
 from dagfs.hub.auth import Token
+from dagfs.hub.curl import streams
 from dagfs.hub.source import Source
 from dagfs.metrics import Metrics
 from dagfs.model import Commit, Entry, Kind, RefKind, RepoRef, Span, Versioning

@@ -9,7 +9,7 @@ import pytest
 from dagfs.errors import NotFound, RemoteUnavailable, Stalled
 from dagfs.hub import auth
 from dagfs.hub.auth import Token
-from dagfs.hub.standing import GRACE_SECONDS, LONGEST_PAUSE, Standing
+from dagfs.hub.curl.standing import GRACE_SECONDS, LONGEST_PAUSE, Standing
 
 
 class Clock:

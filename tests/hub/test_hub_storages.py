@@ -14,8 +14,10 @@ from support.scripted_hub import Answer
 from dagfs.devhub.behaviour import Behaviour, Gzip, LastToken, Redirect
 from dagfs.devhub.serve import Hub
 from dagfs.errors import AccessDenied, NotFound, ProtocolError, RemoteUnavailable
-from dagfs.hub import retry, s3, sigv4, storages
+from dagfs.hub import retry
 from dagfs.hub.api import HubSource
+from dagfs.hub.buckets import s3, storages
+from dagfs.hub.curl import sigv4
 from dagfs.model import Commit, Entry, Kind, RepoRef, Span, Versioning
 
 SHA = "0123456789abcdef0123456789abcdef01234567"

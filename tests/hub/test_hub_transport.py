@@ -14,11 +14,11 @@ from support.scripted_hub import CERTIFICATE, Answer, ScriptedHub
 from dagfs import __version__
 from dagfs.errors import AccessDenied, NotFound, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Lane, Request
-from dagfs.hub.lanes import LaneLoop
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.lanes import LaneLoop
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.network import Network
 from dagfs.hub.source import BodyHead
-from dagfs.hub.transport import Transport
 from dagfs.metrics import Metrics
 from dagfs.model import Span
 

@@ -15,13 +15,13 @@ import pycurl
 from dagfs.errors import DagfsError, ProtocolError, RemoteUnavailable
 from dagfs.hub import redirects
 from dagfs.hub.auth import Token
-from dagfs.hub.exchange import Exchange, Lane, Request
-from dagfs.hub.lanes import LaneLoop
+from dagfs.hub.curl.exchange import Exchange, Lane, Request
+from dagfs.hub.curl.lanes import LaneLoop
+from dagfs.hub.curl.standing import Standing
 from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.redirects import Reach
 from dagfs.hub.source import BodySink
-from dagfs.hub.standing import Standing
 from dagfs.hub.urls import origin
 from dagfs.metrics import Metrics
 from dagfs.system import POLLIN, Waker, new_poll

@@ -14,12 +14,12 @@ from typing import Any
 from dagfs.errors import AccessDenied, NotADirectory, NotFound, ProtocolError, RemoteError
 from dagfs.hub import listing, urls
 from dagfs.hub.asking import Asker, Once
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.buckets.own_bucket import OwnBucket
+from dagfs.hub.curl.exchange import Lane, Request
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.listing import Page, Row
-from dagfs.hub.own_bucket import OwnBucket
 from dagfs.hub.pages import Pages
 from dagfs.hub.rest import Rest
-from dagfs.hub.transport import Transport
 from dagfs.metrics import Metrics
 from dagfs.model import STORAGES, Entry, Kind, RepoRef, Span, Versioning, etag_of, in_a_bucket
 

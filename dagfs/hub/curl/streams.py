@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 
 from dagfs.errors import DagfsError
-from dagfs.hub.exchange import Exchange, Request
+from dagfs.hub.curl.exchange import Exchange, Request
+from dagfs.hub.curl.transport import Transport
 from dagfs.hub.source import BodyHead
-from dagfs.hub.transport import Transport
 
 HIGH_BYTES = 4 << 20
 """Kept for the reader before the network has to wait: more than it parses while one round trip passes."""

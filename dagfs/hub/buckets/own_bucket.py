@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dagfs.errors import NotFound
-from dagfs.hub import s3
 from dagfs.hub.asking import Asker
-from dagfs.hub.exchange import Lane, Request
+from dagfs.hub.buckets import s3
+from dagfs.hub.curl.exchange import Lane, Request
 from dagfs.hub.listing import MAX_HASH
 from dagfs.model import Entry, Kind, RepoRef, Span, Versioning
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dagfs.errors import DagfsError, DamagedBody, ProtocolError, RemoteUnavailable
 from dagfs.hub import reply
-from dagfs.hub.inflate import Inflater
+from dagfs.hub.curl.inflate import Inflater
 from dagfs.model import Span
 
 LISTING_RATIO = 200

@@ -15,7 +15,7 @@ import pycurl
 
 from dagfs.errors import DagfsError, Obstacle, ProtocolError, RemoteUnavailable, Stalled
 from dagfs.hub import redirects, reply
-from dagfs.hub.body import Body
+from dagfs.hub.curl.body import Body
 from dagfs.hub.source import BodySink
 from dagfs.hub.urls import origin, redact
 from dagfs.model import Span

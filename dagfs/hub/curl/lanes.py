@@ -7,8 +7,8 @@ from typing import Any
 
 import pycurl
 
-from dagfs.hub.exchange import Exchange, Lane
-from dagfs.hub.handles import Handles
+from dagfs.hub.curl.exchange import Exchange, Lane
+from dagfs.hub.curl.handles import Handles
 from dagfs.hub.network import Network
 from dagfs.system import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI
 

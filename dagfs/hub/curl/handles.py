@@ -9,8 +9,8 @@ from typing import Any
 import pycurl
 
 from dagfs import __version__
-from dagfs.hub import sigv4
-from dagfs.hub.exchange import Exchange, Lane
+from dagfs.hub.curl import sigv4
+from dagfs.hub.curl.exchange import Exchange, Lane
 from dagfs.hub.network import Network
 
 CONNECT_SECONDS = 10

@@ -1,0 +1,1 @@
+"""Buckets that are connected to a repository, and its own."""

@@ -1,0 +1,1 @@
+"""libcurl moves the bytes; nobody else in the house knows it."""
