@@ -150,7 +150,7 @@ class Warmer:
         while under_way:
             under_way, step = self._collect(under_way, step)
             yield step
-        yield step
+        yield replace(step, failed=[])
 
     def _collect(self, under_way: set[Future[int]], step: Step) -> tuple[set[Future[int]], Step]:
         done, rest = wait_for(under_way, STEP_SECONDS, FIRST_COMPLETED)
