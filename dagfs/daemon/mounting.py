@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dagfs import __version__, libfuse
@@ -226,12 +225,13 @@ def _serve_libfuse(
 ) -> int:
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
+    signal.pthread_sigmask(signal.SIG_BLOCK, libfuse.ENDING)  # in all threads to come
     notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
     if plan.owner is not None:
         threading.Thread(target=_look, args=(announcer,), name="owner", daemon=True).start()
     with worker_rooms(plan, commit, token, Handed(listener=listener)) as core:
-        ready: Callable[[], None] = announcer.ready
-        libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
+        calls = libfuse.Calls(announcer.ready, core.disconnect)
+        libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, calls=calls)
         announcer.ending()
     return 0
 

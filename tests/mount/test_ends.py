@@ -54,9 +54,9 @@ def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number):
+def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number, driver):
     (tmp_path / "m").mkdir()
-    with started(home, "mount", url, tmp_path / "m", "--foreground") as daemon:
+    with started(home, "mount", url, tmp_path / "m", "--foreground", "--driver", driver) as daemon:
         assert until(lambda: any(report["state"] == "serving" for report in home.status()))
         daemon.send_signal(number)
         _, said = daemon.communicate(timeout=10)
