@@ -11,10 +11,12 @@ import errno
 import importlib
 import math
 import os
+import signal
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -42,6 +44,8 @@ NAME_MAX = 255  # bytes; FUSE alone would allow 1024, which no local disk does
 ENCODING = "latin-1"
 """Names are bytes: this encoding maps each byte to one character and back, whatever the name was written in."""
 
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+
 PERMISSIONS = {Kind.DIRECTORY: 0o040555, Kind.FILE: 0o100444, Kind.SYMLINK: 0o120777}
 
 
@@ -56,13 +60,13 @@ class PathOperations:
     def __init__(self, fs: FileSystem, ready: Callable[[], None]) -> None:
         self._fs = fs
         self._ready = ready
-        self.served = False
+        self.served = threading.Event()
         self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
         self._lock = threading.Lock()
         self._nodes: OrderedDict[bytes, int] = OrderedDict({b"/": ROOT})  # the root is never dropped
 
     def init(self, _path: str) -> None:
-        self.served = True
+        self.served.set()
         self._ready()
 
     def getattr(self, path: str, _handle: int | None = None) -> dict[str, int]:
@@ -157,12 +161,23 @@ class PathOperations:
             raise OSError(report(self._fs, node, operation, error), str(error)) from error
 
 
-def serve(
-    fs: FileSystem, path: str, source: str, *, allow_other: bool = False, ready: Callable[[], None] = lambda: None
-) -> None:
-    """Mount on a checked path, call `ready` and serve until unmounted. Raises NoFuse when libfuse is missing."""
-    binding = load_binding()
-    operations = type("Operations", (PathOperations, binding.Operations), {})(fs, ready)
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """`ready` is called when it serves; `release` when it is told to end: libfuse waits for those of its threads that
+    are in the middle of an operation, and this has them come back."""
+
+    ready: Callable[[], None] = lambda: None
+    release: Callable[[], None] = lambda: None
+
+
+def serve(fs: FileSystem, path: str, source: str, *, allow_other: bool = False, calls: Calls | None = None) -> None:
+    """Mount on a checked path and serve until unmounted, or told to end by one of ENDING, blocked in all threads.
+
+    Raises NoFuse when libfuse is missing.
+    """
+    binding, calls = load_binding(), calls or Calls()
+    operations = type("Operations", (PathOperations, binding.Operations), {})(fs, calls.ready)
+    _end_when_told(operations.served, calls.release)
     options: dict[str, Any] = {
         "foreground": True,
         "ro": True,
@@ -184,9 +199,23 @@ def serve(
     try:
         binding.FUSE(operations, os.fsencode(path).decode(ENCODING), encoding=ENCODING, **options)
     except RuntimeError as error:
-        if operations.served:  # libfuse calls it an error as well when a signal has ended it
+        if operations.served.is_set():  # libfuse calls it an error as well when a signal has ended it
             return
         raise NoFuse(f"libfuse could not mount on {path} (status {error}); its message is above") from error
+
+
+def _end_when_told(served: threading.Event, release: Callable[[], None]) -> None:
+    """Have a thread wait for one of ENDING and end what this thread is about to serve."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup libfuse would leave it as it is
+    serving = threading.get_ident()
+
+    def end() -> None:
+        signal.sigwait(ENDING)
+        served.wait()
+        release()
+        signal.pthread_kill(serving, signal.SIGHUP)  # libfuse's own handler; only the thread in its loop is woken
+
+    threading.Thread(target=end, name="ending", daemon=True).start()
 
 
 def load_binding() -> ModuleType:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from dagfs.errors import DagfsError, UsageError
+from dagfs.model import printable
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Herald:
         self._said = True
         if self._pipe is None:
             if outcome.error is not None:
-                sys.stderr.write(f"dagfs: {outcome.error}\n")
+                sys.stderr.write(f"dagfs: {printable(outcome.error)}\n")
             return True
         message = json.dumps([outcome.error, outcome.status, outcome.detail]).encode()
         try:

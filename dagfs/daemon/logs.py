@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from dagfs.config import private_directory
+from dagfs.model import printable
 
 LOG_BYTES = 10 << 20
 """Bytes of one log file; three older ones are kept: days of warnings, and never a full disk."""
@@ -25,7 +26,11 @@ _SECRETS = (
 
 
 class Redacting(logging.Formatter):
-    """Formats as usual, then removes what looks like a credential, tracebacks included, and the mount's own token."""
+    """Formats as usual, then removes what looks like a credential, tracebacks included, and the mount's own token.
+
+    Names are a hub's to choose: control characters become escapes, and lines after the first are indented, so that
+    none looks like a record of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -36,7 +41,7 @@ class Redacting(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.clean(super().format(record))
+        return "\n\t".join(map(printable, self.clean(super().format(record)).split("\n")))
 
     def clean(self, text: str) -> str:
         # Secrets first: the patterns of `redact` might cut one in two; and one may be the beginning of another.

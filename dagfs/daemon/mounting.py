@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dagfs import __version__, libfuse
@@ -48,14 +47,31 @@ LOOKS_A_WATCHDOG = 4
 """Looks of the watch in the time that systemd waits: one that comes late, or finds no answer yet, is no reason."""
 
 
+class _Stopped(BaseException):
+    """A signal has come before anything was mounted; no error that a room could make something of."""
+
+
 def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     """Mount as planned and return the exit status when the mount has ended. Raises UsageError, DagfsError before."""
+    try:
+        return _serve(plan, herald, foreground=foreground)
+    except _Stopped:
+        herald.say(Outcome("it was told to end before it had mounted", 1))
+        return 0
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise _Stopped
+
+
+def _serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
     os.umask(0o077)
     interpreter.keep_memory_private()
     log_file = log_path(plan.places.state, plan.id)
     formatter = start_log(None if foreground else log_file, plan.log_format)
     if plan.passed is None:
         check_fuse(plan.allow_other)
+    signal.signal(signal.SIGTERM, _stop)  # no file may stay behind
     with claim(Registry(plan.places.runtime).lock(plan.id), lambda: _check_place(plan)):
         ledger = ledger_path(plan.places, plan.id)
         forget(ledger)  # of a mount that was killed: no kernel remembers its node ids any more
@@ -63,6 +79,7 @@ def serve(plan: MountPlan, herald: Herald, *, foreground: bool) -> int:
         token = token_for(plan)
         formatter.hide(token.known)
         commit = resolve(plan, token)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.collect()  # ends SQLite's connections of threads that have ended: a fork may not carry them over
         announcer = Announcer(plan, commit, herald, log_file)
         try:
@@ -226,12 +243,13 @@ def _serve_libfuse(
 ) -> int:
     signal.signal(RENEW, signal.SIG_IGN)  # there is no supervisor, and nobody should die of asking for one
     announcer.alone()
+    signal.pthread_sigmask(signal.SIG_BLOCK, libfuse.ENDING)  # in all threads to come
     notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
     if plan.owner is not None:
         threading.Thread(target=_look, args=(announcer,), name="owner", daemon=True).start()
     with worker_rooms(plan, commit, token, Handed(listener=listener)) as core:
-        ready: Callable[[], None] = announcer.ready
-        libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, ready=ready)
+        calls = libfuse.Calls(announcer.ready, core.disconnect)
+        libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, calls=calls)
         announcer.ending()
     return 0
 

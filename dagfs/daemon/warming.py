@@ -19,7 +19,7 @@ from dagfs.daemon.core import Core
 from dagfs.daemon.plan import absolute, mount_id
 from dagfs.daemon.state import Registry, alive, holding
 from dagfs.errors import BadMountPoint, DagfsError, NotADirectory, NotFound, RemoteError
-from dagfs.model import Content, Kind, Span, Urgency, in_storages
+from dagfs.model import Content, Kind, Span, Urgency, in_storages, printable
 from dagfs.tree.listing import Place
 from dagfs.tree.tree import Tree
 from dagfs.vfs.seam import ROOT
@@ -150,7 +150,7 @@ class Warmer:
         while under_way:
             under_way, step = self._collect(under_way, step)
             yield step
-        yield step
+        yield replace(step, failed=[])
 
     def _collect(self, under_way: set[Future[int]], step: Step) -> tuple[set[Future[int]], Step]:
         done, rest = wait_for(under_way, STEP_SECONDS, FIRST_COMPLETED)
@@ -167,7 +167,7 @@ class Warmer:
                     break
                 wait(self._core.cache.read(content, Span(start, min(start + CHUNK_BYTES, size)), Urgency.WARM_UP))
         except DagfsError as error:
-            log.warning("warm: %s: %s", content.entry.path, error)
+            log.warning("warm: %s: %s", printable(content.entry.path), error)
             raise RemoteError(f"{content.entry.path}: {error}") from error
         return size
 

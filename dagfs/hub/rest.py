@@ -23,7 +23,7 @@ from dagfs.hub.auth import Token
 from dagfs.hub.naps import Naps
 from dagfs.hub.network import Network
 from dagfs.hub.retry import Backoff
-from dagfs.hub.urls import Origin, origin, redact
+from dagfs.hub.urls import Origin, origin, redact, redact_proxy
 from dagfs.metrics import Metrics
 
 CONNECT_SECONDS = 10
@@ -32,6 +32,10 @@ PATIENCE_SECONDS = 40.0
 """One silent answer and a second try: longer than that nobody looks at a prompt."""
 
 TRIES = 3
+
+_UNUSABLE = (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)
+"""How the library takes a proxy's URL that it can make nothing of: that of the hub is plain."""
+
 MAX_BODY_BYTES = 8 << 20
 
 
@@ -141,9 +145,11 @@ def failure(
     """Give the error that says why there was no answer, for `silence` seconds where that is why."""
     if isinstance(error, requests.Timeout):
         return Stalled(f"no answer from {hub} for {silence:.0f} s")
-    obstacle = _obstacle(error)
-    way = f" through the proxy {redact(proxy or '')}" if obstacle is Obstacle.PROXY else ""
-    return RemoteUnavailable(f"no connection to {hub}{way}: {_reason(error)}", obstacle=obstacle)
+    unusable = proxy is not None and isinstance(error, _UNUSABLE)
+    obstacle = Obstacle.PROXY if unusable else _obstacle(error)
+    reason = "its URL is not http://HOST:PORT" if unusable else _reason(error)  # of SOCKS one of our libraries knows
+    way = f" through the proxy {redact_proxy(proxy or '')}" if obstacle is Obstacle.PROXY else ""
+    return RemoteUnavailable(f"no connection to {hub}{way}: {reason}", obstacle=obstacle)
 
 
 def _answer(response: requests.Response, url: str) -> RestAnswer:

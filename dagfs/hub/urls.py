@@ -102,6 +102,11 @@ def redact(url: str) -> str:
     return re.sub(r"(?<=//)[^/]*@", "", plain)
 
 
+def redact_proxy(url: str) -> str:
+    """Do the same for a proxy, whose URL may come without a scheme and with any characters in its password."""
+    return re.sub(r"\A([a-z0-9]+://)?(.*@)?([^?#]*).*", r"\1\3", url, flags=re.IGNORECASE | re.DOTALL)
+
+
 def parse_repo(argument: str, default_host: str) -> tuple[RepoRef, str | None]:
     """Read OWNER/NAME[@REV] or https://HOST[/PREFIX]/OWNER/NAME[.git][@REV]; a revision may have slashes.
 

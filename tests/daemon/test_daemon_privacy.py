@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from support.users import NOBODY, OWN_WORDS, SOMEBODY, run_as
 from dagfs.config import private_directory, write_new
 from dagfs.daemon import interpreter
 from dagfs.daemon.control import ControlServer, ask
-from dagfs.daemon.logs import Redacting, start_log
+from dagfs.daemon.logs import JsonLines, Redacting, start_log
 from dagfs.daemon.state import MountState, Registry
 from dagfs.errors import CacheRefused
 from dagfs.hub.auth import KNOWN_MAX, find_token
@@ -257,6 +258,19 @@ def test_no_query_of_a_url_is_logged(name):
     text = Redacting().format(record)
     assert SECRET not in text
     assert "https://store.test/o?[redacted]' failed" in text
+
+
+def test_no_name_of_a_hub_can_forge_a_line_of_the_log_or_speak_to_a_terminal(tmp_path):
+    name = "x\n2026-11-25 20:00:00,000 ERROR dagfs: forged\r\x1b[31m\u202e"
+    try:
+        {}[name]
+    except KeyError:
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "%s failed", (name,), sys.exc_info())
+    first, *others = Redacting().format(record).split("\n")
+    assert first.endswith("x: x")
+    assert len(others) > 3  # with a traceback
+    assert all(line.startswith("\t") and line[1:].isprintable() for line in others)
+    assert len(JsonLines().format(record).splitlines()) == 1
 
 
 def test_a_token_file_may_be_rotated_under_the_log(tmp_path):

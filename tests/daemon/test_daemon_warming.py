@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hubs import hub
@@ -11,6 +12,7 @@ from support.repos import commit_all, new_repository, put_dvc_directory
 from support.rooms import rooms
 
 from dagfs.daemon.warming import Warmer
+from dagfs.devhub.behaviour import Fault
 from dagfs.tree.tree import Tree
 
 
@@ -40,3 +42,17 @@ def test_the_tree_is_walked_once_and_every_file_fetched_also_when_its_listing_ha
         before = built.requests()
         assert {path: built.read(f"data/{path}") for path in files} == files
         assert built.requests() == before
+
+
+def test_each_failure_is_told_once(tmp_path: Path) -> None:
+    root = new_repository(tmp_path / "repo")
+    put_dvc_directory(root, "data", {f"{n}.bin": bytes([n]) * 50 for n in range(40)})
+    commit_all(root, "files")
+
+    def refuse(request: Any) -> Fault | None:
+        return Fault(status=403) if request.kind == "raw" and request.path.endswith("7.bin") else None
+
+    with hub(root, fault=refuse) as url, rooms(url, tmp_path / "home") as built:
+        steps = list(Warmer(built.core).answer({"paths": ["data"]}))
+        failed = [line.partition(":")[0] for step in steps for line in step["failed"]]
+        assert sorted(failed) == [f"data/{n}.bin" for n in (17, 27, 37, 7)]

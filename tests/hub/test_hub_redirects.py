@@ -14,7 +14,7 @@ from dagfs.hub.curl.exchange import Exchange, Lane, Request
 from dagfs.hub.curl.handles import Handles
 from dagfs.hub.curl.transport import Transport
 from dagfs.hub.network import Network
-from dagfs.hub.redirects import Reach, next_hop, reach
+from dagfs.hub.redirects import Reach, literal, next_hop, reach
 from dagfs.hub.urls import origin
 from dagfs.metrics import Metrics
 from dagfs.model import Span
@@ -145,6 +145,29 @@ def test_a_public_or_private_hub_may_not_lead_to_this_machine_and_a_local_one_ma
     assert Reach.PUBLIC < Reach.PRIVATE < Reach.LOOPBACK < Reach.NOWHERE
 
 
+def test_an_address_that_stands_for_another_is_judged_by_that():
+    """NAT64, 6to4, mapped and compatible addresses."""
+    for forms in ("64:ff9b::{0}:{1}", "2002:{0}:{1}::1", "::ffff:{0}:{1}", "::{0}:{1}"):
+        assert reach(forms.format("a9fe", "a9fe")) == Reach.NOWHERE, forms
+        assert reach(forms.format("7f00", "1")) == Reach.LOOPBACK, forms
+        assert reach(forms.format("a00", "1")) == Reach.PRIVATE, forms
+        assert reach(forms.format("808", "808")) == Reach.PUBLIC, forms
+    assert reach("64:ff9b:1::a9fe:a9fe") == reach("fec0::1") == reach("192.0.0.192") == Reach.PRIVATE
+    assert (reach("::1"), reach("::")) == (Reach.LOOPBACK, Reach.NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["169.254.169.254", "169.254.169.254.", "2852039166", "0xA9FEA9FE", "0251.0376.0251.0376", "169.254.43518"],
+)
+def test_a_number_is_a_number_in_whatever_way_it_is_written(number):
+    """A proxy looks names up itself: what it would read as a number has to be seen before."""
+    assert literal(number) == Reach.NOWHERE
+    assert literal("127.1") == Reach.LOOPBACK
+    assert literal("[::1]") == Reach.LOOPBACK
+    assert literal("hub.test") is literal("1password.test") is literal("localhost") is None
+
+
 def test_https_never_goes_down_to_http():
     hub = origin("https://hub.test")
     with pytest.raises(ProtocolError):
@@ -163,8 +186,9 @@ def test_redirects_of_listings_are_followed_as_those_of_bodies(hub, elsewhere, f
     assert "authorization" not in elsewhere.asked[0].headers
 
 
-def test_a_redirect_through_a_proxy_is_judged_by_its_number(hub, elsewhere, sink_type):
-    elsewhere.on(f"{hub.url}/raw", to("http://10.0.0.1/x"))
+@pytest.mark.parametrize("number", ["10.0.0.1", "167772161", "169.254.43518"])
+def test_a_redirect_through_a_proxy_is_judged_by_its_number(hub, elsewhere, sink_type, number):
+    elsewhere.on(f"{hub.url}/raw", to(f"http://{number}/x"))
     transport = Transport(hub.url, Token("a test", None), Metrics(), Network.of({"http_proxy": elsewhere.url}))
     sink = sink_type()
     transport.get(Request(f"{hub.url}/raw", Lane.RAW), sink)

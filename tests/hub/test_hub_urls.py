@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagfs.errors import UsageError
 from dagfs.hub import urls
-from dagfs.hub.urls import Origin, check_host, encode, origin, parse_repo, redact
+from dagfs.hub.urls import Origin, check_host, encode, origin, parse_repo, redact, redact_proxy
 from dagfs.model import RepoRef
 
 HUB = "https://dagshub.com"
@@ -95,6 +95,22 @@ def test_dot_segments_are_not_left_to_be_folded_away():
 def test_what_is_shown_of_a_url_has_no_secret():
     assert redact("https://u:p@h/a/b?sig=1#f") == "https://h/a/b"
     assert redact("https://u:p@h?sig=1") == "https://h"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://u:s3cret@h:1",
+        "u:s3cret@h:1",
+        "HTTP://u:s3/c@r/et@h:1/",
+        "socks5h://u:s3cret@h:1?s3cret#x",
+        "u:s:/@/@h:1",
+    ],
+)
+def test_what_is_shown_of_a_proxy_has_no_secret_however_it_is_written(proxy):
+    shown = redact_proxy(proxy)
+    assert shown.rstrip("/").rpartition("//")[2] == "h:1"
+    assert proxy.startswith(shown.partition("h:1")[0])
 
 
 def test_an_origin_is_scheme_host_and_port():

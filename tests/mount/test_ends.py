@@ -54,9 +54,9 @@ def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number):
+def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number, driver):
     (tmp_path / "m").mkdir()
-    with started(home, "mount", url, tmp_path / "m", "--foreground") as daemon:
+    with started(home, "mount", url, tmp_path / "m", "--foreground", "--driver", driver) as daemon:
         assert until(lambda: any(report["state"] == "serving" for report in home.status()))
         daemon.send_signal(number)
         _, said = daemon.communicate(timeout=10)
@@ -64,6 +64,29 @@ def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number)
     assert "Traceback" not in said
     assert find_mount(str(tmp_path / "m")) is None
     assert list((home.root / "run/dagfs").iterdir()) == []
+
+
+def test_a_signal_before_anything_is_mounted_leaves_no_file(sample, home, tmp_path):
+    (tmp_path / "m").mkdir()
+    with hub(sample.path, latency=0.5) as slow:
+        for words in ((), ("--foreground",)):
+            with started(home, "mount", slow, tmp_path / "m", *words) as starter:
+                assert until(lambda: any((home.root / "run/dagfs").glob("*.lock")))
+                (lock,) = (home.root / "run/dagfs").glob("*.lock")
+                os.kill(holder(lock), signal.SIGTERM)
+                _, said = starter.communicate(timeout=10)
+            assert starter.returncode == (0 if words else 1)
+            assert said == "dagfs: it was told to end before it had mounted\n"
+            assert [*(home.root / "run/dagfs").iterdir(), *(home.root / "state/dagfs/mounts").glob("*")] == []
+            assert find_mount(str(tmp_path / "m")) is None
+
+
+def holder(lock: Path) -> int:
+    """Give the process that holds a lock file."""
+    inode = lock.stat().st_ino
+    assert until(lambda: f":{inode} " in Path("/proc/locks").read_text())
+    rows = [row.split() for row in Path("/proc/locks").read_text().splitlines()]
+    return next(int(row[4]) for row in rows if row[5].endswith(f":{inode}"))
 
 
 def test_a_mount_point_behind_a_link_is_found_by_either_name(url, home, tmp_path):

@@ -110,8 +110,9 @@ def test_more_stalled_readers_than_slots_delay_no_size_no_listing_and_no_first_r
 
 
 @pytest.mark.parametrize("how", ["unmount", "SIGTERM"])
-def test_the_end_is_quick_with_open_files_and_stalled_downloads(sample, home, tmp_path, how):
-    with hub(sample.path, fault=stall_images) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
+def test_the_end_is_quick_with_open_files_and_stalled_downloads(sample, home, tmp_path, how, driver):
+    options = ("--no-prefetch", "--driver", driver)
+    with hub(sample.path, fault=stall_images) as url, home.mounted(url, tmp_path / "data", *options) as data:
         report = home.status()[0]
         readers = [start_reader(data / f"images/{n:03d}.jpg") for n in range(30, 34)]
         held = os.open(data / "README.md", os.O_RDONLY)
@@ -132,7 +133,11 @@ def test_the_end_is_quick_with_open_files_and_stalled_downloads(sample, home, tm
             assert reader.wait(5) != 0
         assert not os.path.ismount(data)
         assert home.status() == []
-        assert list((home.root / "run/dagfs").iterdir()) == []
+        places = ("run/dagfs/*", "state/dagfs/mounts/*", "cache/dagfs/*/tmp/*")
+        assert [path for place in places for path in home.root.glob(place)] == []
+        log = Path(report["log"]).read_text()
+        assert "Traceback" not in log
+        assert "killing it" not in log  # it has ended by itself
 
 
 def wait_gone(pid: int, seconds: float = 6) -> bool:

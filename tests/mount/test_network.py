@@ -64,6 +64,15 @@ def test_a_proxy_that_is_dead_or_wants_a_password(url, home, tmp_path):
             assert "s3cret" not in line
 
 
+@pytest.mark.parametrize("proxy", ["socks5h://u:s3cret@127.0.0.1:9", "u:s3cret@127.0.0.1:9", "http://u:s3/cret@h:1"])
+def test_a_proxy_of_another_kind_is_named_as_what_is_wrong(url, home, tmp_path, proxy):
+    home.extra.update(ALL_PROXY=proxy, NO_PROXY="example.org")
+    status, line = refusal(home, url, tmp_path)
+    assert status == ProxyUnreachable.exit_status
+    assert "http://HOST:PORT" in line
+    assert "cret" not in line + home.run("doctor", "--host", url.rpartition("/o/")[0], check=False).stdout
+
+
 def test_everything_goes_through_the_proxy_of_the_environment(url, sample, home, tmp_path):
     with Proxy() as proxy:
         home.extra.update(HTTP_PROXY=proxy.url, NO_PROXY="example.org")

@@ -307,12 +307,13 @@ def _load_libfuse() -> None:
 
 
 def _serve_libfuse(plan: Plan, control: socket.socket) -> int:
-    from dagfs.libfuse import serve
+    from dagfs.libfuse import Calls, serve
 
     fs = plan.build()
     threading.Thread(target=_answer, args=(control, fs, None), daemon=True).start()
     path = check_mount_point(plan.path)
-    serve(fs, path, "dagfs-test", allow_other=plan.allow_other, ready=lambda: _send(control, {"ready": True}))
+    calls = Calls(ready=lambda: _send(control, {"ready": True}))
+    serve(fs, path, "dagfs-test", allow_other=plan.allow_other, calls=calls)
     return 0
 
 

@@ -14,7 +14,7 @@ from dagfs.hub.auth import Token, find_token
 from dagfs.hub.network import Network
 from dagfs.hub.probe import Prober, Reply, Variants
 from dagfs.hub.revisions import unreachable
-from dagfs.hub.urls import redact
+from dagfs.hub.urls import redact_proxy
 from dagfs.metrics import Metrics
 from dagfs.model import RefKind, RepoRef
 
@@ -55,7 +55,9 @@ def _proxy(network: Network, host: str) -> Finding:
     proxy = network.proxy(host)
     if proxy is None:
         return Finding("proxy", Level.OK, "none for this hub")
-    return Finding("proxy", Level.NOTE, f"through {redact(proxy)}", "if it shall not be: name the hub in NO_PROXY")
+    return Finding(
+        "proxy", Level.NOTE, f"through {redact_proxy(proxy)}", "if it shall not be: name the hub in NO_PROXY"
+    )
 
 
 def _token(target: Target, places: Places, environment: Mapping[str, str]) -> tuple[Token | None, Finding]:
