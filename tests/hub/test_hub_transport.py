@@ -136,7 +136,7 @@ def test_gzip_that_nobody_asked_for_is_decoded_and_its_length_not_believed(hub, 
     packed = Answer(body=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
     sink = fetch(hub.on("/f", packed))
     assert sink.body == BODY
-    assert sink.heads == [BodyHead(0, None, False)]
+    assert sink.heads == [BodyHead(0, None, False, compressed=True)]
     assert sink.error is None
 
 
