@@ -310,6 +310,33 @@ def test_verify_finds_any_flipped_bit(kept: Path, tmp_path: Path, data: st.DataO
         store.close()
 
 
+@pytest.mark.parametrize("size", [100, 200_000], ids=["in a row", "in a file"])
+def test_verify_finds_a_flipped_bit_of_a_listing(tmp_path: Path, size: int) -> None:
+    """diskcache keeps small values in its data base and large ones in files beside it."""
+    store, truth = DiskStore(tmp_path / "cache", 100 * MiB, Metrics()), noise(size, 3)
+    try:
+        store.set_values({f"listing/{number}": b"%d" % number for number in range(250)})
+        store.set_value("listing/it's one", truth)
+        assert list(store.verify()) == []
+        store.close()
+        (holder,) = (path for path in (tmp_path / "cache/values").rglob("*") if path.is_file() and has(path, truth))
+        at = holder.read_bytes().index(truth[50:100])
+        with holder.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes([truth[50] ^ 4]))
+        store = DiskStore(tmp_path / "cache", 100 * MiB, Metrics())
+        assert list(store.verify()) == [tmp_path / "cache/values/listing/it's one"]
+        assert list(store.verify()) == []
+        assert store.get_value("listing/it's one") is None
+        assert store.get_value("listing/249") == b"249"
+    finally:
+        store.close()
+
+
+def has(path: Path, data: bytes) -> bool:
+    return data[50:100] in path.read_bytes()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_bits_flipped_behind_a_store_that_is_open_are_a_miss(kept: Path, tmp_path: Path, seed: int) -> None:
     """Whoever reads after somebody wrote into the cache gets the truth or nothing."""
