@@ -173,7 +173,8 @@ class DiskStore:
                 yield Path(doubtful)
         self._partials.release_unused()
         yield from map(Path, drop_damaged_partials(self._layout))
-        yield from self._writer.guarded(self._drop_damaged_values, [])
+        nothing: list[Path] = []
+        yield from self._writer.guarded(self._drop_damaged_values, nothing)
 
     def clear(self) -> int:
         """Remove all files and values but what is in use here; give the bytes freed."""

@@ -520,6 +520,14 @@ def test_temporary_files_of_a_living_process_stay(opened: Opener) -> None:
     assert Path(temp).exists()
 
 
+def test_a_file_is_moved_to_its_place_and_never_seen_there_in_part(opened: Opener) -> None:
+    layout = opened()._layout
+    temp, path = layout.write_temp(b"whole"), layout.file("ab" + "0" * 30)
+    written = os.stat(temp).st_ino
+    layout.publish(temp, path)
+    assert os.stat(path).st_ino == written
+
+
 def test_two_stores_of_one_process_never_use_one_temporary_name(opened: Opener) -> None:
     stores = [opened(), opened()]
     temps = [store._layout.write_temp(b"half") for store in stores]
