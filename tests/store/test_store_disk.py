@@ -448,6 +448,20 @@ def test_a_full_disk_drops_puts_with_one_line_and_reads_go_on(
     assert store.info().files == 2
 
 
+def test_no_file_is_left_that_the_index_could_not_count(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the disk without a row would never be evicted."""
+    store = opened()
+
+    def fail(files: object) -> list[str]:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store._index, "record", fail)
+    keep(store, dvc(noise(1000, 1)), noise(1000, 1))
+    assert list(store._layout.stored()) == []
+    assert os.listdir(store.root / "tmp") == []
+    assert read(store, dvc(noise(1000, 1))) == noise(1000, 1), "from memory"
+
+
 def test_memory_for_files_that_the_disk_refuses_is_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(1000)
     for seed in range(12):
@@ -1021,6 +1035,20 @@ def test_a_file_that_somebody_wrote_into_is_damage_though_its_size_is_right(
         store._handles.forget()
     assert read(store, dvc(data)) is None
     eventually(lambda: not path_of(store, data).exists())
+
+
+def test_a_file_that_is_cut_while_somebody_has_it_is_an_error_and_never_a_short_read(opened: Opener) -> None:
+    store, data = opened(), noise(50_000, 1)
+    keep(store, dvc(data), data)
+    found, (md5, _) = store.find(dvc(data)), *store._layout.stored()
+    assert found is not None
+    path = Path(store._layout.file(md5))
+    path.chmod(0o600)
+    os.truncate(path, 20_000)
+    with pytest.raises(OSError, match="shorter than it was"):
+        found.read(10_000, 20_000)
+    found.close()
+    assert store.find(dvc(data)) is None
 
 
 def test_a_file_that_was_only_touched_is_read_again_and_kept(opened: Opener) -> None:
