@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from support.contents import claimed, dvc, eventually, git, noise, proof
 
+from dagfs import system
 from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Span
@@ -1049,6 +1050,26 @@ def test_a_file_that_is_cut_while_somebody_has_it_is_an_error_and_never_a_short_
         found.read(10_000, 20_000)
     found.close()
     assert store.find(dvc(data)) is None
+
+
+def test_a_file_with_a_bad_sector_is_removed_and_kept_anew(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be fetched for every read, and found in its place each time."""
+    store, data = opened(), noise(50_000, 1)
+    keep(store, dvc(data), data)
+    found = store.find(dvc(data))
+    assert found is not None
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as bad:
+        bad.setattr(system, "pread", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            found.read(0, 100)
+    found.close()
+    assert store.find(dvc(data)) is None
+    keep(store, dvc(data), data)
+    assert read(store, dvc(data)) == data
 
 
 def test_a_file_that_was_only_touched_is_read_again_and_kept(opened: Opener) -> None:
