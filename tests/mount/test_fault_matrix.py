@@ -121,6 +121,8 @@ FAULTS_OF_OTHER_HUBS = {
     "without ranges: a longer Content-Length": (NO_RANGES, first(2, Fault(length_error=7))),
     "without ranges: a shorter Content-Length": (NO_RANGES, first(2, Fault(length_error=-7))),
     "without ranges: a body that ends early without a word": (NO_RANGES, first(2, Fault(truncate=7))),
+    "without ranges: gzip that is cut": (NO_RANGES, first(2, Fault(gzip=True, cut_after=100_000))),
+    "without ranges: gzip without its end": (NO_RANGES, first(2, Fault(gzip=True, truncate=5))),
     "without lengths: bodies cut in the middle": (NO_LENGTH, first(2, Fault(cut_after=100_000))),
     "without lengths: a body that ends early without a word": (NO_LENGTH, first(2, Fault(truncate=7), size="small")),
     "without lengths: stalls in the middle": (NO_LENGTH, first(2, Fault(stall_after=100_000))),
@@ -152,6 +154,7 @@ QUICK = (
     "listings: a wrong Content-Length",
     "without ranges: flipped bytes in small files",
     "without ranges: a shorter Content-Length",
+    "without ranges: gzip that is cut",
     "without lengths: a body that ends early without a word",
     "signed addresses: expired at once",
 )
