@@ -538,6 +538,18 @@ def test_a_large_file_without_hash_is_not_joined_from_two_versions() -> None:
         body(assembly, LARGE[500:1000], 500, tag="v2")
 
 
+@pytest.mark.parametrize(("span", "came"), [(Span(0, 2000), 1999), (Span(len(LARGE) - 500, len(LARGE) + 500), 499)])
+def test_a_body_that_ends_before_its_span_or_the_file_does_is_an_error(span: Span, came: int) -> None:
+    """On a hub that announces no length nothing else shows it."""
+    assembly = Assembly(git(LARGE), span, RecordingSink(), BlobIds())
+    assembly.head(BodyHead(span.start, None, True, None))
+    assembly.data(LARGE[span.start : span.start + came])
+    with pytest.raises(ProtocolError):
+        assembly.complete()
+    assembly.data(LARGE[span.start + came : span.end])
+    assembly.complete()
+
+
 def test_more_bytes_than_the_file_has_are_an_error() -> None:
     assembly = Assembly(dvc(SMALL), None, RecordingSink(), BlobIds())
     with pytest.raises(ProtocolError):
