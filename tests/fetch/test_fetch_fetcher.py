@@ -550,6 +550,16 @@ def test_a_body_that_ends_before_its_span_or_the_file_does_is_an_error(span: Spa
     assembly.complete()
 
 
+def test_a_small_body_that_ends_early_is_no_wrong_content() -> None:
+    """It is asked for as long as a cut one; wrong content only twice."""
+    assembly = Assembly(git(SMALL), None, RecordingSink(), BlobIds())
+    assembly.head(BodyHead(0, None, False, None))
+    assembly.data(SMALL[:-1])
+    with pytest.raises(ProtocolError):
+        assembly.complete()
+    assert assembly.request() == Span(len(SMALL) - 1, len(SMALL))
+
+
 def test_more_bytes_than_the_file_has_are_an_error() -> None:
     assembly = Assembly(dvc(SMALL), None, RecordingSink(), BlobIds())
     with pytest.raises(ProtocolError):

@@ -24,6 +24,7 @@ from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Span
 from dagfs.proofs import Prover
+from dagfs.store import backlog as backlog_module
 from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
@@ -470,6 +471,26 @@ def test_memory_for_files_that_the_disk_refuses_is_bounded(opened: Opener, monke
     assert read(store, dvc(noise(4 * MiB, 0))) is None
     assert read(store, dvc(noise(4 * MiB, 11))) is not None
     assert len(store._backlog._named) <= 8
+
+
+def test_memory_for_files_that_wait_for_a_disk_that_hangs_is_bounded(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog_module, "WAITING_MAX", MiB)
+    monkeypatch.setattr(backlog_module, "UNWRITTEN_MAX", MiB)
+    store, hangs = opened(), threading.Event()
+    write = store._layout.write_temp
+    monkeypatch.setattr(store._layout, "write_temp", lambda data: hangs.wait(60) and write(data))
+    try:
+        for seed in range(60):
+            keep(store, dvc(noise(100_000, seed)), noise(100_000, seed), flush=False)
+        held = {id(file): len(file.data) for file in store._backlog._named.values()}
+        assert sum(held.values()) <= 2 * MiB
+        assert read(store, dvc(noise(100_000, 59))) == noise(100_000, 59)
+    finally:
+        hangs.set()
+    assert store.flush(20)
+    assert MiB - 100_000 <= store.info().bytes <= MiB
 
 
 def test_open_descriptors_are_bounded(opened: Opener) -> None:

@@ -154,7 +154,7 @@ def test_an_index_that_fails_at_random_costs_no_read(
 def test_a_disk_that_hangs_while_it_writes_holds_up_no_reader_of_small_files(
     rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are read from memory, and what waits for the disk is bounded: guesses are held back."""
+    """They are read from memory, and of guesses none are fetched meanwhile."""
     files = {f"f{n}": noise(100_000, n) for n in range(400)}
     built = rooms(files)
     layout, hangs = built.store._layout, threading.Event()
