@@ -29,6 +29,7 @@ from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
 from dagfs.store.ledger import Ledger
+from dagfs.store.partials import KEPT_OPEN
 from dagfs.store.spare import Spare
 
 MiB = 1 << 20
@@ -925,6 +926,19 @@ def test_a_piece_that_comes_after_the_blocks_were_closed_goes_into_no_other_file
     assert [os.fstat(other.fileno()).st_size for other in others] == [0] * 8
     for other in others:
         other.close()
+
+
+def test_incomplete_files_that_nobody_reads_keep_few_descriptors_open(opened: Opener) -> None:
+    store = opened()
+    before = len(os.listdir("/proc/self/fd"))
+    for seed in range(40):
+        part = store.partial(claimed(f"{seed:032x}", size=MiB), MiB)
+        part.write(0, noise(BLOCK, seed))
+        part.close()
+    assert len(os.listdir("/proc/self/fd")) - before <= 2 * KEPT_OPEN
+    again = store.partial(claimed(f"{0:032x}", size=MiB), MiB)
+    assert again.read(0, BLOCK) == noise(BLOCK, 0)
+    again.close()
 
 
 def test_blocks_of_another_size_leave_no_descriptor_open(opened: Opener) -> None:
