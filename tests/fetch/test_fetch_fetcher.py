@@ -494,6 +494,27 @@ def test_any_number_of_waiting_loads_end_when_none_can_be_started(
     assert all(isinstance(sink.wait().error, RemoteUnavailable) for sink in sinks[1:])
 
 
+def test_a_load_that_is_cancelled_while_its_size_is_asked_for_ends_once(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hubs({"a": LARGE}, ranged=False, announce_length=False)
+    asked, go = threading.Event(), threading.Event()
+
+    def describe(*_: object, sized: bool) -> Entry:
+        asked.set()
+        go.wait(20)
+        raise NotFound("a")
+
+    monkeypatch.setattr(hub.source, "describe", describe)
+    sink = hub.load(dvc(LARGE, "a", sized=False))
+    assert asked.wait(20)
+    sink.load.cancel()  # type: ignore[attr-defined]
+    assert isinstance(sink.wait().error, RemoteUnavailable)
+    go.set()
+    hub.fetcher._describer.shutdown(wait=True)
+    assert not sink.faults
+
+
 def test_the_bytes_of_a_file_are_not_held_after_they_were_given(hubs: type[Hub]) -> None:
     hub = hubs({"a": SMALL})
     sink = hub.load(dvc(SMALL, "a")).wait()

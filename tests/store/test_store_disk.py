@@ -928,6 +928,22 @@ def test_a_piece_that_comes_after_the_blocks_were_closed_goes_into_no_other_file
         other.close()
 
 
+def test_an_incomplete_file_that_somebody_fetches_is_left_alone_by_other_processes(opened: Opener) -> None:
+    """Neither looked at by `verify`, which would see it half written, nor removed to make room."""
+    mine, other, data = opened(), opened(), noise(2 * MiB, 1)
+    part = mine.partial(dvc(data), len(data))
+    part.write(0, data[:MiB])
+    (path,) = (path for path in (mine.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.write(b"half of a block, as it seems")
+    assert list(other.verify()) == []
+    other.clear()
+    assert path.exists()
+    part.close()
+    mine.close()
+    assert list(other.verify()) == [path]
+
+
 def test_incomplete_files_that_nobody_reads_keep_few_descriptors_open(opened: Opener) -> None:
     store = opened()
     for seed in range(40):
