@@ -10,9 +10,11 @@ DagfsError
 ├── RemoteError          no answer can be had from the hub now; a later try may work
 │   ├── RemoteUnavailable    no connection, 5xx, or 429 for longer than the deadline
 │   ├── ProtocolError        an answer that makes no sense: cut JSON, a wrong span, a wrong length
+│   │   └── DamagedBody          a compressed body that does not fit its checksum
 │   └── Stalled              no byte for longer than the inactivity deadline
 ├── Offline              the mount was made without a network, and the cache does not have this
 ├── IntegrityError       the bytes are not those that the commit names
+│   └── Disproved            ... and some of them were given out before that was known
 ├── TooLarge             more than dagfs takes: a directory's entries, a file whose size nobody tells
 ├── UnsafeLink           a symbolic link that leads out of the mount
 ├── Unsupported          this operation has no meaning here
@@ -126,6 +128,10 @@ class Offline(DagfsError):
 
 class IntegrityError(DagfsError):
     """The bytes received are not those that the commit names."""
+
+
+class Disproved(IntegrityError):
+    """Bytes were given out that are wrong, or may be: they are to be forgotten."""
 
 
 class TooLarge(DagfsError):

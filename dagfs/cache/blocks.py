@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from dagfs.cache.proving import ROUNDS, Owner, ProvedFlight
 from dagfs.cache.runs import Hold, Reader, Run, overlap, without
-from dagfs.errors import DagfsError, ProtocolError
+from dagfs.errors import DagfsError, Disproved, ProtocolError
 from dagfs.fetch.seam import Load, Loader
 from dagfs.model import Content, Span, Urgency
 from dagfs.store.seam import PartialFile
@@ -98,6 +98,8 @@ class BlocksFlight(ProvedFlight):
         """A run is over."""
         failed: list[tuple[Reader, DagfsError]] = []
         runs: list[Run] = []
+        if isinstance(error, Disproved):
+            self._disprove(error)
         self._serve()
         with self._lock:
             if run in self._runs:

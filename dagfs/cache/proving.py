@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dagfs.cache.runs import Hold, Reader, Run, overlap
-from dagfs.errors import DagfsError, IntegrityError, RemoteUnavailable
+from dagfs.errors import DagfsError, Disproved, IntegrityError, RemoteUnavailable
 from dagfs.model import Content, Span
 from dagfs.store.seam import PartialFile
 
@@ -48,6 +48,7 @@ class ProvedFlight:
         self._damaged = 0  # proofs that found a block damaged; of the prover's thread
         self._lock = threading.Lock()  # guards everything below
         self._hold = hold
+        self._proves = content.claim is not None and content.claim.scheme == "md5"
         self._runs: list[Run] = []
         self._readers: list[Reader] = []
         self._publishing = False
@@ -146,6 +147,13 @@ class ProvedFlight:
         self._replan()
         self._owner.settle(self)
 
+    def _disprove(self, error: Disproved) -> None:
+        """Bytes were given that no hash could find wrong; what they came in was damaged."""
+        log.warning("%s", error)
+        self._partial.forget()
+        self._owner.proved(self, right=False)
+        self._settle_proof(Hold.ALL, error, wrong=error)
+
     def _published_now(self) -> bool:
         """Publish; False when a block was damaged. Raises OSError when that goes on, and what `publish` raises."""
         if self._partial.publish():
@@ -184,7 +192,7 @@ class ProvedFlight:
         if self._publishing or self._published or self._wrong is not None:
             return False
         if self._partial.completing:
-            self._publishing = True
+            self._publishing = self._proves or not self._runs  # without a hash, the end of what brings them tells
         if self._publishing or self._runs:
             return self._publishing
         # The ends first: of a file that is read in order the last block comes last.

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import enum
+import zlib
 
-from dagfs.errors import ContentChanged, DagfsError, DamagedBody, IntegrityError, ProtocolError, TooLarge
+from dagfs.errors import (
+    ContentChanged,
+    DagfsError,
+    DamagedBody,
+    Disproved,
+    IntegrityError,
+    ProtocolError,
+    RemoteError,
+    TooLarge,
+)
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
 from dagfs.hub.reply import plain_tag
@@ -51,6 +61,13 @@ class Assembly:
         self._validator: str | None = None
         self._skip = 0
         self._ranged = False
+        self._unproved = False  # the body is compressed and no hash can tell: right iff it ends well
+        self._withheld: tuple[int, bytes] | None = None  # offset and bytes of an unproved body's last piece
+        self._damaged = False  # an unproved body was, of which pieces were given
+        self._given_crc: int | None = (
+            None  # CRC-32 of all that was given, iff it is [0, position) and nothing proves it
+        )
+        self._again_crc = 0  # of the same bytes, as they come again
         self._blob_ids = blob_ids
         self._disbelieved: list[str] = []  # MD5s; outlives a restart
 
@@ -67,6 +84,8 @@ class Assembly:
     def head(self, head: BodyHead) -> None:
         """A body begins. Raises ProtocolError, IntegrityError, ContentChanged."""
         self._ranged = head.ranged
+        self._unproved = head.compressed and not self.hashed
+        self._again_crc = 0
         self._check_validator(plain_tag(head.validator) or None)
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
@@ -80,11 +99,9 @@ class Assembly:
             raise ProtocolError(f"{self._path}: bytes came from {head.start} on, not from {self.position}")
 
     def data(self, chunk: bytes) -> None:
-        """Bytes come. Raises ProtocolError, SizeNeeded, TooLarge."""
+        """Bytes come. Raises ProtocolError, SizeNeeded, TooLarge, Disproved."""
         if self._skip:
-            skipped = min(self._skip, len(chunk))
-            self._skip -= skipped
-            chunk = chunk[skipped:]
+            chunk = self._pass_over(chunk)
             if not chunk:
                 return
         if self._size is not None and self.position + len(chunk) > self._size:
@@ -109,6 +126,7 @@ class Assembly:
         if self._mode is Mode.STREAM:
             if self.position < min(self._end, self._size or self._end):
                 raise ProtocolError(f"{self._path}: the body ended at {self.position}, not at {self._end}")
+            self._give_withheld()
             return
         if self._mode is Mode.MEASURE and self.position > WHOLE_MAX:
             self._announce(self.position)
@@ -128,13 +146,16 @@ class Assembly:
             self.restart()
             return False
         self._announce(size)
-        self._give_first()
+        if self._unproved:
+            self._pieces = []  # of a body that was left before its end; who needs them asks for them
+        else:
+            self._give_first()
         return True
 
     @property
     def satisfied(self) -> bool:
-        """All bytes that were asked for are here, although the body may not have ended well."""
-        if self._mode is Mode.MEASURE:
+        """All bytes that were asked for are here, and good, although the body may not have ended well."""
+        if self._mode is Mode.MEASURE or self._unproved:
             return False
         end = self._end if self._mode is Mode.STREAM else self._size
         return end is not None and self.position >= (end if self._size is None else min(end, self._size))
@@ -152,12 +173,18 @@ class Assembly:
             self._size = self._content.size
         return True
 
-    def distrust(self, error: DamagedBody) -> DagfsError:
-        """What came of a damaged body may be wrong: begin anew. Where bytes were given already, only a hash of all can
-        tell, and without one the load has failed."""
-        if self.restart() or self.hashed:
-            return error
-        return IntegrityError(f"{self._path}: {error}")
+    def broken_off(self, error: BaseException) -> None:
+        """A body has ended early, or badly. What came of an unproved one may be wrong: begin anew. Where pieces of it
+        were given, the next body tells: it has to bring the same, and to end well."""
+        if self._withheld is not None:
+            self.position, self._withheld = self._withheld[0], None
+        damaged = isinstance(error, DamagedBody)
+        if (damaged or (self._unproved and isinstance(error, RemoteError))) and not self.restart():
+            self._damaged = self._damaged or (damaged and self._unproved)
+
+    def verdict(self, error: DagfsError) -> DagfsError:
+        """Give what the load has failed with: bytes that nothing has proved since they were doubted are wrong."""
+        return Disproved(f"{self._path}: {error}") if self._damaged else error
 
     @property
     def _path(self) -> str:
@@ -208,8 +235,34 @@ class Assembly:
 
     def _give(self, chunk: bytes) -> None:
         offset, self.position = self.position, self.position + len(chunk)
+        if self._unproved:  # who reads to the end waits for the checksum
+            self._give_withheld()
+            self._withheld = offset, chunk
+        else:
+            self._hand_on(offset, chunk)
+
+    def _give_withheld(self) -> None:
+        if self._withheld is not None:
+            self._hand_on(*self._withheld)
+            self._withheld = None
+
+    def _hand_on(self, offset: int, chunk: bytes) -> None:
+        if self._ranged or self.hashed:
+            self._given_crc = None
+        elif offset == 0 or self._given_crc is not None:
+            self._given_crc = zlib.crc32(chunk, self._given_crc or 0)
         self._delivered = True
         self._sink.piece(offset, chunk)
+
+    def _pass_over(self, chunk: bytes) -> bytes:
+        """Leave out what has come before, once it has turned out to be the same. Raises Disproved."""
+        skipped = min(self._skip, len(chunk))
+        self._skip -= skipped
+        if self._given_crc is not None:
+            self._again_crc = zlib.crc32(chunk[:skipped], self._again_crc)
+            if not self._skip and self._again_crc != self._given_crc:
+                raise Disproved(f"{self._path}: the hub sent other bytes before")
+        return chunk[skipped:]
 
     def _keep_first(self, chunk: bytes) -> None:
         """Keep the first WHOLE_MAX bytes; the rest only counts."""

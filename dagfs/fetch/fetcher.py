@@ -261,6 +261,7 @@ class Fetcher:
             job.state = State.ENDED
         if error is not None:
             self._metrics.add("fetch.failures")
+            error = job.assembly.verdict(error)
         job.sink.finished(error)
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from dagfs.errors import DagfsError, DamagedBody, ProtocolError, RemoteError
+from dagfs.errors import DagfsError, ProtocolError, RemoteError
 from dagfs.fetch.assembly import Assembly, SizeNeeded
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
@@ -107,14 +107,14 @@ class Attempt:
 
     def done(self, error: DagfsError | None) -> None:
         assembly = self._job.assembly
-        enough = self.moved > 0 and not self._stopped and assembly.satisfied
-        if isinstance(error, DamagedBody) and not self._stopped and not (enough and assembly.hashed):
-            error = assembly.distrust(error)
-        elif isinstance(error, RemoteError) and enough:
+        if self.moved and isinstance(error, RemoteError) and not self._stopped and assembly.satisfied:
             error = None
         if error is None and not self._stopped:
-            self._take(self._job.assembly.complete)
-        self._ended(self._job, self, self._error or error)
+            self._take(assembly.complete)
+        failure = self._error or error
+        if failure is not None:
+            assembly.broken_off(failure)
+        self._ended(self._job, self, failure)
 
     def _begin(self, head: BodyHead) -> None:
         self._hold(self._job.content, head.validator)

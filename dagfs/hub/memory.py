@@ -62,6 +62,7 @@ class MemorySource:
         *,
         ranged: bool = True,
         announce_length: bool = True,
+        compressed: bool = False,
         versioning: Versioning = Versioning.DVC,
     ) -> None:
         self.repo = RepoRef("https://hub.test", "owner", "name")
@@ -69,8 +70,9 @@ class MemorySource:
         self.spans: list[tuple[str, Span | None]] = []  # what `open` was asked for, in order
         self.latency = 0.0
         self.chunk = 64 << 10
-        self._ranged = ranged
-        self._announce_length = announce_length
+        self._ranged = ranged and not compressed
+        self._announce_length = announce_length and not compressed
+        self._compressed = compressed
         self._versioning = versioning
         self._wake = threading.Condition()  # guards everything below
         self._failures: dict[str, list[_Failure]] = {}
@@ -151,7 +153,9 @@ class MemorySource:
         ranged = self._ranged and span is not None
         start = min(span.start, len(whole)) if ranged and span is not None else 0
         end = span.end if ranged and span is not None else len(whole)
-        head = BodyHead(start, len(whole) if self._announce_length else None, ranged, f'"{hash(whole):x}"')
+        total = len(whole) if self._announce_length else None
+        tag = None if self._compressed else f'"{hash(whole):x}"'
+        head = BodyHead(start, total, ranged, tag, self._compressed)
         body = _Body(self, entry.path, whole[start:end], head, sink, failure)
         with self._wake:
             self.spans.append((entry.path, span))

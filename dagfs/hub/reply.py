@@ -73,7 +73,7 @@ def begin(reply: Reply, span: Span | None) -> tuple[BodyHead, int | None]:
     """
     if reply.status == 200:
         length = None if reply.encoding else reply.length  # the length of a compressed body is not the file's
-        return BodyHead(0, length, False, reply.validator), length
+        return BodyHead(0, length, False, reply.validator, reply.encoding is not None), length
     if reply.status == 206:
         return _partial(reply, span or Span(0, 1 << 62))
     if reply.status == 416 and span is not None and reply.total == 0:

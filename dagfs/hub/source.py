@@ -19,13 +19,15 @@ class BodyHead:
 
     `start`: offset in the file of the first byte that follows (0 when the hub ignored the span). `total`: size of the
     whole file in bytes, None when not announced. `ranged`: the hub honoured a span (206, or 416 on an empty file).
-    `validator`: the ETag, when there is one; two bodies of one file with different validators never mix.
+    `validator`: the ETag, when there is one; two bodies of one file with different validators never mix. `compressed`:
+    a checksum follows the last byte, so what came is known to be right when the body has ended, and not before.
     """
 
     start: int
     total: int | None
     ranged: bool
     validator: str | None = None
+    compressed: bool = False
 
 
 class BodySink(Protocol):

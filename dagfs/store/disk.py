@@ -173,6 +173,8 @@ class DiskStore:
                 yield Path(doubtful)
         self._partials.release_unused()
         yield from map(Path, drop_damaged_partials(self._layout))
+        nothing: list[Path] = []
+        yield from self._writer.guarded(self._drop_damaged_values, nothing)
 
     def clear(self) -> int:
         """Remove all files and values but what is in use here; give the bytes freed."""
@@ -215,6 +217,9 @@ class DiskStore:
 
     def _grown(self) -> None:
         self._writer.make_room()
+
+    def _drop_damaged_values(self) -> list[Path]:
+        return [self.root / "values" / name for name in self._values.drop_damaged()]
 
     def _open(self, name: str, opener: Callable[[Path], T]) -> T:
         """Open a data base of diskcache's; a damaged one is made anew, one that cannot be written lies elsewhere."""

@@ -121,16 +121,23 @@ class DiskFile:
         if handle is None:
             raise OSError("the file is closed")
         size = max(0, min(size, handle.size - offset))
-        if handle.checker is not None and handle.checker.damaged(handle.fd, handle.size, offset, size):
+        try:
+            data = self._checked(handle, offset, size)
+        except OSError:  # a bad sector as well: who comes next would fetch it again, each time
             self._damaged(handle.md5)
-            raise OSError("a block of a stored file is damaged")
-        data = system.pread(handle.fd, size, offset)
-        if len(data) != size:
-            self._damaged(handle.md5)
-            raise OSError("a stored file is shorter than it was")
+            raise
         handle.read = True
         if handle.size > LATER:
             _let_go(handle, offset, offset + size)
+        return data
+
+    @staticmethod
+    def _checked(handle: Handle, offset: int, size: int) -> bytes:
+        if handle.checker is not None and handle.checker.damaged(handle.fd, handle.size, offset, size):
+            raise OSError("a block of a stored file is damaged")
+        data = system.pread(handle.fd, size, offset)
+        if len(data) != size:
+            raise OSError("a stored file is shorter than it was")
         return data
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ class Layout:
         self._me = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
         self._ticket = itertools.count()
         try:
+            _refuse_place_of_others(root.parent)
             private_directory(root)
             self._check_format()
             for path in (self.files, self.tmp, self.partial, self.checksums):
@@ -154,6 +156,16 @@ def boot_id() -> str:
     except OSError:
         # Elsewhere the clocks tell, to ten minutes: an adjusted clock costs a verification, nothing else.
         return f"t{int(time.time() - time.monotonic()) // 600}"
+
+
+def _refuse_place_of_others(parent: Path) -> None:
+    """Raise PermissionError when a directory belongs to somebody who could replace what we make in it."""
+    try:
+        status = parent.stat()
+    except FileNotFoundError:
+        return
+    if status.st_uid not in (system.user() or 0, 0) and not status.st_mode & stat.S_ISVTX:
+        raise PermissionError(f"{parent} belongs to user {status.st_uid}; choose another --cache-dir")
 
 
 def unlink_quietly(path: str) -> None:

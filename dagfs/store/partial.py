@@ -131,7 +131,7 @@ class DiskBlocks:
         try:
             proof = prover.proof(self._chunks)
         except Exception:
-            self._forget()
+            self.forget()
             raise
         self._adopt(self._path, proof, self._checksums.tobytes())
         with self._lock:
@@ -208,8 +208,10 @@ class DiskBlocks:
             if min(damaged) * BLOCK < self._hashed:  # other bytes may come in place of those
                 self._hash_anew()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         with self._lock:
+            if self.finished:
+                return
             self._there = bytearray(self._count)
             self._left = self._count
             self._edges.clear()

@@ -49,6 +49,9 @@ class PartialFile(Protocol):
         """If nothing is missing: verify, move to the whole files and return True. Raises IntegrityError, and forgets
         everything, when the bytes are not the claimed ones."""
 
+    def forget(self) -> None:
+        """What came is wrong: nothing of it is there any more."""
+
     def close(self) -> None: ...
 
 

@@ -23,6 +23,7 @@ class Blocks(Protocol):
     def write(self, offset: int, data: bytes) -> None: ...
     def advance(self) -> bool: ...
     def publish(self) -> bool: ...
+    def forget(self) -> None: ...
     def shut(self) -> None: ...
 
 
@@ -60,6 +61,12 @@ class SharedPartial:
 
     def publish(self) -> bool:
         return self._blocks.publish()
+
+    def forget(self) -> None:
+        try:
+            self._blocks.forget()
+        except OSError:
+            self._blocks = VolatileBlocks(self.size)
 
     def close(self) -> None:
         release, self._release = self._release, None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dagfs.store.index import INDEX_ERRORS, PlainCache, PlainDisk
 
 _SHARE = 8
+_AT_A_TIME = 100  # keys
+_AFTER_ALL = "~"  # keys are what `ascii` gives, and begin with a quotation mark
 _BYTES_MAX = 1 << 30
 """Bytes: listings of ten million files at 52 bytes each, twice."""
 
@@ -41,6 +43,17 @@ class Values:
         with self._cache.transact():
             for name, value in values:
                 self.set(name, value)
+
+    def drop_damaged(self) -> Iterator[str]:
+        """Remove the values that are not as they were written, and give their names. Raises INDEX_ERRORS."""
+        below = _AFTER_ALL
+        while keys := self._cache.keys_down(below, "", _AT_A_TIME):
+            for key in keys:
+                found = self._cache.get(key)
+                if found is not None and _checked(found) is None:  # None: it went meanwhile
+                    self._cache.delete(key)
+                    yield key[1:-1]
+            below = keys[-1]
 
     def clear(self) -> None:
         self._cache.clear()

@@ -62,5 +62,10 @@ class VolatileBlocks:
     def publish(self) -> bool:
         return False
 
+    def forget(self) -> None:
+        with self._lock:
+            self._blocks.clear()
+            self._coming.clear()
+
     def shut(self) -> None:
         pass

@@ -25,6 +25,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.Stalled: errno.ETIMEDOUT,
     errors.Offline: errno.ENETUNREACH,  # "Network is unreachable": what a person reads is what it is
     errors.IntegrityError: errno.EIO,
+    errors.Disproved: errno.EIO,
     errors.TooLarge: errno.EFBIG,
     errors.UnsafeLink: errno.EPERM,
     errors.Unsupported: errno.EOPNOTSUPP,

@@ -13,7 +13,8 @@ from support.caches import CacheRooms, builder
 from support.contents import dvc, eventually, git, noise
 
 from dagfs.answers import wait
-from dagfs.errors import IntegrityError, RemoteUnavailable
+from dagfs.cache import core as cache_core
+from dagfs.errors import DamagedBody, IntegrityError, RemoteUnavailable
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.model import Content, Span, Urgency, Versioning
 from dagfs.proofs import Prover
@@ -198,6 +199,30 @@ def test_a_wrong_file_fails_at_its_end_whatever_the_order(rooms: Callable[..., R
         with pytest.raises(IntegrityError):
             built.read(content, *order[0])
         built.close()
+
+
+@pytest.mark.parametrize("limit", [100 * MiB, MiB], ids=["on disk", "in memory"])
+@pytest.mark.parametrize("after", [6 * MiB, len(LARGE)])
+def test_blocks_of_a_damaged_body_are_gone_where_no_hash_could_find_them(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch, after: int, limit: int
+) -> None:
+    """They were served while they came; who reads to the end is told, and the next reader gets none of them."""
+    monkeypatch.setattr(cache_core, "WRONG_SECONDS", 0.0)
+    built = rooms({"large": LARGE}, limit, versioning=Versioning.GIT, compressed=True)
+    built.fetcher.patience = 0.3
+    content, told = git(LARGE, "large", claim=""), []
+    built.cache._disproved = told.append
+    files = built.source._snapshots[built.source.commit.sha].files
+    files["large"] = LARGE[:100] + bytes([LARGE[100] ^ 1]) + LARGE[101:]
+    built.source.fail("open:large", DamagedBody("its checksum does not fit"), times=1_000, after=after)
+    with pytest.raises(IntegrityError):
+        built.read(content)
+    assert told == [content]
+    built.source._failures.clear()
+    files["large"] = LARGE
+    eventually(lambda: built.cache.in_flight().large == 0)
+    assert built.read(content) == LARGE
+    eventually(lambda: built.cache.cached(content) or limit < len(LARGE))
 
 
 def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[..., Rooms]) -> None:

@@ -14,6 +14,7 @@ from dagfs.errors import (
     ContentChanged,
     DagfsError,
     DamagedBody,
+    Disproved,
     IntegrityError,
     NotFound,
     ProtocolError,
@@ -360,27 +361,69 @@ def test_a_body_cut_after_all_that_was_asked_for_is_complete(hubs: type[Hub]) ->
     assert len(hub.source.spans) == 2
 
 
+@pytest.mark.parametrize(
+    "error", [DamagedBody("its checksum does not fit"), RemoteUnavailable("cut"), Stalled("silent")]
+)
 @pytest.mark.parametrize("after", [50_000, len(SMALL)])
-def test_nothing_of_a_damaged_body_is_kept_where_no_hash_could_find_it(hubs: type[Hub], after: int) -> None:
-    """A compressed stream tells at its end that a byte before was wrong."""
-    hub = hubs({"a": SMALL}, versioning=Versioning.GIT)
-    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), after=after)
+def test_nothing_of_a_compressed_body_without_its_end_is_kept_where_no_hash_could_find_it(
+    hubs: type[Hub], error: DagfsError, after: int
+) -> None:
+    """A compressed stream tells at its end that a byte before was wrong; one that is cut never does."""
+    hub = hubs({"a": SMALL}, versioning=Versioning.GIT, compressed=True)
+    hub.source.fail("open:a", error, after=after)
     assert hub.load(git(SMALL, "a", claim="")).wait().data == SMALL
     assert [span for _, span in hub.source.spans] == [None, None], "the second time from its beginning"
 
 
 def test_a_damaged_body_is_taken_where_its_hash_proves_it(hubs: type[Hub]) -> None:
-    hub = hubs({"a": SMALL})
+    hub = hubs({"a": SMALL}, compressed=True)
     hub.source.fail("open:a", DamagedBody("without its end"), after=len(SMALL))
     assert hub.load(dvc(SMALL, "a")).wait().data == SMALL
     assert len(hub.source.spans) == 1
 
 
-def test_a_damaged_body_of_a_large_file_without_a_hash_is_an_error(hubs: type[Hub]) -> None:
-    """What was given cannot be taken back."""
-    hub = hubs({"a": LARGE}, versioning=Versioning.GIT)
-    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), after=5_000_000)
-    assert isinstance(hub.load(git(LARGE, "a", claim=""), Span(0, len(LARGE))).wait().error, IntegrityError)
+@pytest.mark.parametrize("after", [5_000_000, len(LARGE)])
+def test_a_damaged_body_of_a_large_file_is_made_good_by_one_that_brings_the_same_and_ends_well(
+    hubs: type[Hub], after: int
+) -> None:
+    hub = hubs({"a": LARGE}, versioning=Versioning.GIT, compressed=True)
+    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), after=after)
+    sink = hub.load(git(LARGE, "a", claim=""), Span(0, len(LARGE))).wait()
+    assert (sink.error, sink.joined) == (None, LARGE)
+
+
+def test_bytes_of_a_large_file_that_come_otherwise_the_second_time_are_disproved(hubs: type[Hub]) -> None:
+    """What was given cannot be taken back, and nobody knows which of the two was right."""
+    hub = hubs({"a": LARGE}, versioning=Versioning.GIT, compressed=True)
+    wrong = LARGE[:100] + bytes([LARGE[100] ^ 1]) + LARGE[101:]
+    content, files = git(LARGE, "a", claim=""), hub.source._snapshots[hub.source.commit.sha].files
+    files["a"] = wrong
+    hub.source.hold("a", 5_000_000)
+    hub.source.fail("open:a", RemoteUnavailable("cut"), after=5_000_001)
+    sink = hub.load(content, Span(0, len(LARGE)))
+    eventually(lambda: bool(sink.pieces))
+    files["a"] = LARGE
+    hub.source.release("a")
+    assert isinstance(sink.wait().error, Disproved)
+
+
+def test_what_was_given_of_bodies_that_are_all_damaged_is_disproved_and_their_last_bytes_are_not_given(
+    hubs: type[Hub],
+) -> None:
+    hub = hubs({"a": LARGE}, versioning=Versioning.GIT, compressed=True)
+    hub.fetcher.patience = 0.3
+    hub.source.fail("open:a", DamagedBody("its checksum does not fit"), times=1_000, after=len(LARGE))
+    sink = hub.load(git(LARGE, "a", claim=""), Span(0, len(LARGE))).wait()
+    assert isinstance(sink.error, Disproved)
+    assert 0 < len(sink.joined) < len(LARGE)
+
+
+def test_of_a_large_compressed_file_of_unknown_size_nothing_is_given_that_was_left_before_its_end(
+    hubs: type[Hub],
+) -> None:
+    hub = hubs({"a": LARGE}, versioning=Versioning.GIT, compressed=True)
+    sink = hub.load(git(LARGE, "a", claim="", sized=False)).wait()
+    assert (sink.size, sink.pieces, sink.error) == (len(LARGE), {}, None)
 
 
 def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:
@@ -451,6 +494,27 @@ def test_any_number_of_waiting_loads_end_when_none_can_be_started(
     assert all(isinstance(sink.wait().error, RemoteUnavailable) for sink in sinks[1:])
 
 
+def test_a_load_that_is_cancelled_while_its_size_is_asked_for_ends_once(
+    hubs: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hubs({"a": LARGE}, ranged=False, announce_length=False)
+    asked, go = threading.Event(), threading.Event()
+
+    def describe(*_: object, sized: bool) -> Entry:
+        asked.set()
+        go.wait(20)
+        raise NotFound("a")
+
+    monkeypatch.setattr(hub.source, "describe", describe)
+    sink = hub.load(dvc(LARGE, "a", sized=False))
+    assert asked.wait(20)
+    sink.load.cancel()  # type: ignore[attr-defined]
+    assert isinstance(sink.wait().error, RemoteUnavailable)
+    go.set()
+    hub.fetcher._describer.shutdown(wait=True)
+    assert not sink.faults
+
+
 def test_the_bytes_of_a_file_are_not_held_after_they_were_given(hubs: type[Hub]) -> None:
     hub = hubs({"a": SMALL})
     sink = hub.load(dvc(SMALL, "a")).wait()
@@ -493,6 +557,28 @@ def test_a_large_file_without_hash_is_not_joined_from_two_versions() -> None:
     body(assembly, LARGE[:500])
     with pytest.raises(IntegrityError):
         body(assembly, LARGE[500:1000], 500, tag="v2")
+
+
+@pytest.mark.parametrize(("span", "came"), [(Span(0, 2000), 1999), (Span(len(LARGE) - 500, len(LARGE) + 500), 499)])
+def test_a_body_that_ends_before_its_span_or_the_file_does_is_an_error(span: Span, came: int) -> None:
+    """On a hub that announces no length nothing else shows it."""
+    assembly = Assembly(git(LARGE), span, RecordingSink(), BlobIds())
+    assembly.head(BodyHead(span.start, None, True, None))
+    assembly.data(LARGE[span.start : span.start + came])
+    with pytest.raises(ProtocolError):
+        assembly.complete()
+    assembly.data(LARGE[span.start + came : span.end])
+    assembly.complete()
+
+
+def test_a_small_body_that_ends_early_is_no_wrong_content() -> None:
+    """It is asked for as long as a cut one; wrong content only twice."""
+    assembly = Assembly(git(SMALL), None, RecordingSink(), BlobIds())
+    assembly.head(BodyHead(0, None, False, None))
+    assembly.data(SMALL[:-1])
+    with pytest.raises(ProtocolError):
+        assembly.complete()
+    assert assembly.request() == Span(len(SMALL) - 1, len(SMALL))
 
 
 def test_more_bytes_than_the_file_has_are_an_error() -> None:

@@ -120,9 +120,10 @@ def test_a_206_with_unknown_total_is_taken(hub, fetch):
     assert sink.error is None
 
 
-@pytest.mark.parametrize(("first", "last", "body"), [(5, 14, b"012345678"), (5, 14, b"0123456789a")])
-def test_a_206_whose_body_is_not_what_its_head_says_is_an_error(hub, fetch, first, last, body):
-    sink = fetch(hub.on("/f", Answer(206, body, {"Content-Range": f"bytes {first}-{last}/100"})), Span(5, 15))
+@pytest.mark.parametrize("total", ["100", "*"])
+@pytest.mark.parametrize("body", [b"012345678", b"0123456789a"])
+def test_a_206_whose_body_is_not_what_its_head_says_is_an_error(hub, fetch, body, total):
+    sink = fetch(hub.on("/f", Answer(206, body, {"Content-Range": f"bytes 5-14/{total}"})), Span(5, 15))
     assert isinstance(sink.error, (ProtocolError, RemoteUnavailable))
 
 
@@ -136,7 +137,7 @@ def test_gzip_that_nobody_asked_for_is_decoded_and_its_length_not_believed(hub, 
     packed = Answer(body=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
     sink = fetch(hub.on("/f", packed))
     assert sink.body == BODY
-    assert sink.heads == [BodyHead(0, None, False)]
+    assert sink.heads == [BodyHead(0, None, False, compressed=True)]
     assert sink.error is None
 
 

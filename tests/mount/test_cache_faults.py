@@ -150,9 +150,14 @@ def test_a_cache_belongs_to_one_user(contents, home, tmp_path):
         os.chown(store_of(cache), NOBODY, NOBODY)
         (tmp_path / "data").mkdir(exist_ok=True)
         refused = home.run("mount", url, tmp_path / "data", "--cache-dir", cache, check=False)
-    assert refused.returncode == CacheRefused.exit_status
-    assert f"belongs to user {NOBODY}" in refused.stderr
+        (tmp_path / "theirs").mkdir()
+        os.chown(tmp_path / "theirs", NOBODY, NOBODY)
+        inside = home.run("mount", url, tmp_path / "data", "--cache-dir", tmp_path / "theirs", check=False)
+    for one in (refused, inside):
+        assert one.returncode == CacheRefused.exit_status
+        assert f"belongs to user {NOBODY}" in one.stderr
     assert store_of(cache).stat().st_uid == NOBODY
+    assert os.listdir(tmp_path / "theirs") == []
 
 
 def test_a_limit_smaller_than_every_file_costs_no_read(contents, home, tmp_path):

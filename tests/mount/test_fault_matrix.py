@@ -121,6 +121,8 @@ FAULTS_OF_OTHER_HUBS = {
     "without ranges: a longer Content-Length": (NO_RANGES, first(2, Fault(length_error=7))),
     "without ranges: a shorter Content-Length": (NO_RANGES, first(2, Fault(length_error=-7))),
     "without ranges: a body that ends early without a word": (NO_RANGES, first(2, Fault(truncate=7))),
+    "without ranges: gzip that is cut": (NO_RANGES, first(2, Fault(gzip=True, cut_after=100_000))),
+    "without ranges: gzip without its end": (NO_RANGES, first(2, Fault(gzip=True, truncate=5))),
     "without lengths: bodies cut in the middle": (NO_LENGTH, first(2, Fault(cut_after=100_000))),
     "without lengths: a body that ends early without a word": (NO_LENGTH, first(2, Fault(truncate=7), size="small")),
     "without lengths: stalls in the middle": (NO_LENGTH, first(2, Fault(stall_after=100_000))),
@@ -152,6 +154,7 @@ QUICK = (
     "listings: a wrong Content-Length",
     "without ranges: flipped bytes in small files",
     "without ranges: a shorter Content-Length",
+    "without ranges: gzip that is cut",
     "without lengths: a body that ends early without a word",
     "signed addresses: expired at once",
 )
@@ -348,6 +351,35 @@ def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tm
         assert 0 < len(done.stdout) < len(right)
         if heals:
             eventually(lambda: read_or_fail(data / path) == right)
+
+
+@pytest.mark.parametrize("place", ["one/git", f"{POND}/one"])
+def test_a_large_file_in_a_damaged_compressed_body_fails_at_its_end_where_no_hash_could_tell(contents, tmp_path, place):
+    """The checksum comes last: nothing that came before is kept by cache or kernel."""
+    path, ill = f"{place}/large.bin", tmp_path / "ill"
+    right, home = contents.files[path], Home(tmp_path / "home", deadlines=SHORT)
+    ill.touch()
+
+    def damage(request):
+        return Fault(gzip=True, flip=5_000 if ill.exists() else None) if aim(request) == ("raw", path) else None
+
+    with (
+        hub(
+            contents.path,
+            storages=contents.storages,
+            fault=damage,
+            behaviour=Behaviour(ranges=False, etag=False, blob_hash=False),
+        ) as url,
+        home.mounted(url, tmp_path / "data", "--no-prefetch") as data,
+    ):
+        os.listdir(data / place)
+        done = subprocess.run(["cat", data / path], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert b"Input/output error" in done.stderr
+        assert len(done.stdout) < len(right)
+        ill.unlink()
+        eventually(lambda: read_or_fail(data / path) == right)
+        eventually(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
 
 
 def test_a_file_that_was_found_wrong_gives_nobody_a_byte_for_two_seconds(contents, tmp_path):

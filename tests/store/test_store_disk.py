@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -19,14 +20,17 @@ from pathlib import Path
 import pytest
 from support.contents import claimed, dvc, eventually, git, noise, proof
 
+from dagfs import system
 from dagfs.errors import CacheRefused, IntegrityError
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Span
 from dagfs.proofs import Prover
+from dagfs.store import backlog as backlog_module
 from dagfs.store import lookup as lookup_module
 from dagfs.store.disk import DiskStore
 from dagfs.store.handles import BLOCK
 from dagfs.store.ledger import Ledger
+from dagfs.store.partials import KEPT_OPEN
 from dagfs.store.spare import Spare
 
 MiB = 1 << 20
@@ -448,6 +452,20 @@ def test_a_full_disk_drops_puts_with_one_line_and_reads_go_on(
     assert store.info().files == 2
 
 
+def test_no_file_is_left_that_the_index_could_not_count(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the disk without a row would never be evicted."""
+    store = opened()
+
+    def fail(files: object) -> list[str]:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store._index, "record", fail)
+    keep(store, dvc(noise(1000, 1)), noise(1000, 1))
+    assert list(store._layout.stored()) == []
+    assert os.listdir(store.root / "tmp") == []
+    assert read(store, dvc(noise(1000, 1))) == noise(1000, 1), "from memory"
+
+
 def test_memory_for_files_that_the_disk_refuses_is_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(1000)
     for seed in range(12):
@@ -455,6 +473,26 @@ def test_memory_for_files_that_the_disk_refuses_is_bounded(opened: Opener, monke
     assert read(store, dvc(noise(4 * MiB, 0))) is None
     assert read(store, dvc(noise(4 * MiB, 11))) is not None
     assert len(store._backlog._named) <= 8
+
+
+def test_memory_for_files_that_wait_for_a_disk_that_hangs_is_bounded(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog_module, "WAITING_MAX", MiB)
+    monkeypatch.setattr(backlog_module, "UNWRITTEN_MAX", MiB)
+    store, hangs = opened(), threading.Event()
+    write = store._layout.write_temp
+    monkeypatch.setattr(store._layout, "write_temp", lambda data: hangs.wait(60) and write(data))
+    try:
+        for seed in range(60):
+            keep(store, dvc(noise(100_000, seed)), noise(100_000, seed), flush=False)
+        held = {id(file): len(file.data) for file in store._backlog._named.values()}
+        assert sum(held.values()) <= 2 * MiB
+        assert read(store, dvc(noise(100_000, 59))) == noise(100_000, 59)
+    finally:
+        hangs.set()
+    assert store.flush(20)
+    assert MiB - 100_000 <= store.info().bytes <= MiB
 
 
 def test_open_descriptors_are_bounded(opened: Opener) -> None:
@@ -518,6 +556,14 @@ def test_temporary_files_of_a_living_process_stay(opened: Opener) -> None:
     temp = store._layout.write_temp(b"half")
     opened()
     assert Path(temp).exists()
+
+
+def test_a_file_is_moved_to_its_place_and_never_seen_there_in_part(opened: Opener) -> None:
+    layout = opened()._layout
+    temp, path = layout.write_temp(b"whole"), layout.file("ab" + "0" * 30)
+    written = os.stat(temp).st_ino
+    layout.publish(temp, path)
+    assert os.stat(path).st_ino == written
 
 
 def test_two_stores_of_one_process_never_use_one_temporary_name(opened: Opener) -> None:
@@ -883,13 +929,48 @@ def test_a_piece_that_comes_after_the_blocks_were_closed_goes_into_no_other_file
         other.close()
 
 
+def test_an_incomplete_file_that_somebody_fetches_is_left_alone_by_other_processes(opened: Opener) -> None:
+    """Neither looked at by `verify`, which would see it half written, nor removed to make room."""
+    mine, other, data = opened(), opened(), noise(2 * MiB, 1)
+    part = mine.partial(dvc(data), len(data))
+    part.write(0, data[:MiB])
+    (path,) = (path for path in (mine.root / "partial").iterdir() if path.suffix != ".log")
+    with path.open("r+b") as file:
+        file.write(b"half of a block, as it seems")
+    assert list(other.verify()) == []
+    other.clear()
+    assert path.exists()
+    part.close()
+    mine.close()
+    assert list(other.verify()) == [path]
+
+
+def test_incomplete_files_that_nobody_reads_keep_few_descriptors_open(opened: Opener) -> None:
+    store = opened()
+    for seed in range(40):
+        part = store.partial(claimed(f"{seed:032x}", size=MiB), MiB)
+        part.write(0, noise(BLOCK, seed))
+        part.close()
+    assert descriptors(store) <= 2 * (KEPT_OPEN + 1), "blocks and log of each, and the last"
+    again = store.partial(claimed(f"{0:032x}", size=MiB), MiB)
+    assert again.read(0, BLOCK) == noise(BLOCK, 0)
+    again.close()
+
+
+def descriptors(store: DiskStore) -> int:
+    """Count the open descriptors of incomplete files, and no data base's: threads open those when they like."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{name}").startswith(str(store.root / "partial"))
+    return count
+
+
 def test_blocks_of_another_size_leave_no_descriptor_open(opened: Opener) -> None:
     store, content = opened(), dvc(noise(LARGE))
-    store.partial(content, LARGE).close()
-    before = len(os.listdir("/proc/self/fd"))
-    for size in range(LARGE + 1, LARGE + 6):
+    for size in range(LARGE, LARGE + 6):
         store.partial(content, size).close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors(store) == 2
 
 
 def test_two_processes_may_make_one_cache_at_the_same_time(
@@ -1013,6 +1094,40 @@ def test_a_file_that_somebody_wrote_into_is_damage_though_its_size_is_right(
         store._handles.forget()
     assert read(store, dvc(data)) is None
     eventually(lambda: not path_of(store, data).exists())
+
+
+def test_a_file_that_is_cut_while_somebody_has_it_is_an_error_and_never_a_short_read(opened: Opener) -> None:
+    store, data = opened(), noise(50_000, 1)
+    keep(store, dvc(data), data)
+    found, (md5, _) = store.find(dvc(data)), *store._layout.stored()
+    assert found is not None
+    path = Path(store._layout.file(md5))
+    path.chmod(0o600)
+    os.truncate(path, 20_000)
+    with pytest.raises(OSError, match="shorter than it was"):
+        found.read(10_000, 20_000)
+    found.close()
+    assert store.find(dvc(data)) is None
+
+
+def test_a_file_with_a_bad_sector_is_removed_and_kept_anew(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be fetched for every read, and found in its place each time."""
+    store, data = opened(), noise(50_000, 1)
+    keep(store, dvc(data), data)
+    found = store.find(dvc(data))
+    assert found is not None
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as bad:
+        bad.setattr(system, "pread", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            found.read(0, 100)
+    found.close()
+    assert store.find(dvc(data)) is None
+    keep(store, dvc(data), data)
+    assert read(store, dvc(data)) == data
 
 
 def test_a_file_that_was_only_touched_is_read_again_and_kept(opened: Opener) -> None:

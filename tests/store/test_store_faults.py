@@ -154,7 +154,7 @@ def test_an_index_that_fails_at_random_costs_no_read(
 def test_a_disk_that_hangs_while_it_writes_holds_up_no_reader_of_small_files(
     rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are read from memory, and what waits for the disk is bounded: guesses are held back."""
+    """They are read from memory, and of guesses none are fetched meanwhile."""
     files = {f"f{n}": noise(100_000, n) for n in range(400)}
     built = rooms(files)
     layout, hangs = built.store._layout, threading.Event()
@@ -308,6 +308,33 @@ def test_verify_finds_any_flipped_bit(kept: Path, tmp_path: Path, data: st.DataO
                 found.close()
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("size", [100, 200_000], ids=["in a row", "in a file"])
+def test_verify_finds_a_flipped_bit_of_a_listing(tmp_path: Path, size: int) -> None:
+    """diskcache keeps small values in its data base and large ones in files beside it."""
+    store, truth = DiskStore(tmp_path / "cache", 100 * MiB, Metrics()), noise(size, 3)
+    try:
+        store.set_values({f"listing/{number}": b"%d" % number for number in range(250)})
+        store.set_value("listing/it's one", truth)
+        assert list(store.verify()) == []
+        store.close()
+        (holder,) = (path for path in (tmp_path / "cache/values").rglob("*") if path.is_file() and has(path, truth))
+        at = holder.read_bytes().index(truth[50:100])
+        with holder.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes([truth[50] ^ 4]))
+        store = DiskStore(tmp_path / "cache", 100 * MiB, Metrics())
+        assert list(store.verify()) == [tmp_path / "cache/values/listing/it's one"]
+        assert list(store.verify()) == []
+        assert store.get_value("listing/it's one") is None
+        assert store.get_value("listing/249") == b"249"
+    finally:
+        store.close()
+
+
+def has(path: Path, data: bytes) -> bool:
+    return data[50:100] in path.read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(4))

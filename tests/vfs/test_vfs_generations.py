@@ -101,12 +101,14 @@ def test_few_earlier_commits_stay_in_memory_and_others_come_back_when_asked_for(
         threading.Thread(target=job).start()
 
     fs = generations({key: lambda key=key: built.append(key) or COMMITS[key]() for key in COMMITS}, sha(1), run)
-    kept = {n: node(fs, "a") for n in [1] if not built.clear()}
+    kept, made = {n: node(fs, "a") for n in [1] if not built.clear()}, [fs.current]
     for n in range(2, MANY):
         show(fs, n)
         kept[n] = node(fs, "a")
+        made.append(fs.current)
     assert built == [sha(n) for n in range(2, MANY)]
     assert len(fs._live) == KEPT + 1
+    assert [one for one in made if not one.closed] == made[-KEPT - 1 :]  # each has threads of its own
     live = dict(fs._live)
     assert all(one.resting for ordinal, one in live.items() if ordinal != MANY - 1)
     built.clear()
