@@ -1,4 +1,4 @@
-"""Azure's keys as its own tools and DVC write them, which obstore does not read: connection strings, and `az`'s names."""
+"""Azure's keys as its tools and DVC write them, which obstore does not read: connection strings, names of `az`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUFFIX = "core.windows.net"
 
 def azure_config(environment: Mapping[str, str], options: Mapping[str, str]) -> dict[str, str]:
     """Give the library's settings for what the environment and a remote's `options` of DVC say beside what both call
-    alike. Keys of the environment that are another account's than the remote names are left out: they are not for it."""
+    alike. Keys of the environment that are of another account than the remote names are left out."""
     account = options.get("account_name")
     found = {ours: environment[name] for name, ours in _VARIABLES.items() if name in environment}
     found |= _connection(environment.get(CONNECTION, ""))

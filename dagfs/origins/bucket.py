@@ -100,6 +100,14 @@ class Bucket:
                 with contextlib.suppress(NotFound):
                     self._remove([key])
 
+    def clear(self, prefix: str) -> None:
+        import obstore  # noqa: PLC0415
+
+        with _told():
+            found = [entry["path"] for page in obstore.list(self._opened(), prefix) for entry in page]
+        if found:
+            self.remove(found)
+
     def submit(self, work: Callable[[], None]) -> None:
         with self._lock:
             if self._closed:

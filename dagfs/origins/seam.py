@@ -68,5 +68,8 @@ class ObjectStore(Origin, Protocol):
     def remove(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is none to remove."""
 
+    def clear(self, prefix: str) -> None:
+        """Remove all objects below a prefix."""
+
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` in a thread of the store's. Raises RemoteUnavailable after `close`."""
