@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dagfs.fetch.seam import WHOLE_MAX
+from dagfs.fetch.seam import PART, WHOLE_MAX
 from dagfs.memory import available_bytes
 from dagfs.metrics import Metrics
 from dagfs.model import Answer, Content, ContentId, Span, Urgency
@@ -104,7 +104,11 @@ class Streams:
         if stream.ahead and stream.fetched - stream.end > stream.ahead // 2:
             return []
         stream.ahead = min(self._most(), 2 * stream.ahead or AHEAD_FIRST)
-        start, stop = stream.fetched, min(_up(stream.end + stream.ahead), self._size)
+        start, stop = stream.fetched, _up(stream.end + stream.ahead)
+        if stop >= self._size:
+            stop = self._size
+        elif stream.ahead > AHEAD_FIRST:
+            stop = max(start, stop // PART * PART)
         stream.fetched = max(start, stop)
         return [Span(at, min(at + RUN, stop)) for at in range(start, stop, RUN)]
 

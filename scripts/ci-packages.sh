@@ -8,6 +8,7 @@ packages=(
   prometheus                       # promtool: the exposition, and the queries of the dashboard
   man-db groff-base zsh fish attr curl # the manual pages, completion, and commands of the documents
 )
+command -v npm >/dev/null || packages+=(npm) # brings Azurite
 if ! command -v chromium >/dev/null && apt-cache show chromium 2>/dev/null | grep -q '^Version: [0-9]*\.[0-9]*\.'; then
   packages+=(chromium) # looks at the documentation site; Ubuntu's is a snap, and its runners have Chrome
 fi

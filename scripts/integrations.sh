@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/torch.sh
 . scripts/torch.sh
 
+AZURITE=azurite@3.37.0 # Azure's object store on loopback
 venv=$PWD/.venv
 state=$venv/.integrations
 wanted=$({ cat "$venv/.setup" pyproject.toml scripts/torch.sh scripts/integrations.sh; } | cksum)
@@ -19,5 +20,7 @@ echo "$TORCH" >"$constraints" # nothing here may bring another torch
 "${pip[@]}" install -qq --constraint "$constraints" --editable '.[dev,integrations]'
 # Without its dependencies, which name a build of torch: beside a CPU build it is used without its operators
 "${pip[@]}" install -qq --no-deps "$TORCHVISION"
+command -v npm >/dev/null || { echo "integrations: npm is missing, which brings Azurite (apt install npm)" >&2; exit 1; }
+npm install --silent --no-audit --no-fund --global --prefix "$venv" "$AZURITE"
 "${pip[@]}" check || echo "integrations: some packages disagree, see above; the tests will tell whether it matters"
 echo "$wanted" >"$state"

@@ -13,6 +13,10 @@ WHOLE_MAX = 8 << 20
 answered."""
 
 
+PART = 1 << 20
+"""Bytes. Read-ahead of a large file ends at multiples of these: machines that share a tier ask for the same parts."""
+
+
 class LoadSink(Protocol):
     """Receives what a load brings, from the transport's thread or the caller's: never block here.
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from dagfs.errors import UsageError
 from dagfs.hub.urls import origin, redact
 from dagfs.model import RepoRef, printable
+from dagfs.origins.azure import azure_config
 from dagfs.origins.bucket import Address
 
 DEFAULT = "default"
@@ -32,8 +33,15 @@ _NAMES: dict[str | None, dict[str, str]] = {
         "secret_access_key": "secret_access_key",  # nosec B105 -- names of settings, here and below
         "session_token": "session_token",  # nosec B105
     },
-    "az": {"account_name": "account_name", "account_key": "account_key", "sas_token": "sas_key"},  # nosec B105
-    "gs": {"credentialpath": "service_account"},
+    "az": {
+        "account_name": "account_name",
+        "account_key": "account_key",
+        "sas_token": "sas_key",  # nosec B105
+        "tenant_id": "tenant_id",
+        "client_id": "client_id",
+        "client_secret": "client_secret",  # nosec B105
+    },
+    "gs": {"credentialpath": "service_account", "endpointurl": "base_url"},
 }
 """Of the kinds of stores: DVC's names of what obstore calls otherwise."""
 
@@ -104,6 +112,8 @@ def remote_address(remote: Remote, repo: RepoRef, token: str | None, environment
             config |= {"access_key_id": token, "secret_access_key": token}  # the hub's own S3: its token is both
         else:
             config = aws_files(environment, options.get("profile"), options.get("credentialpath")) | config
+    elif kind == "az":
+        config = azure_config(environment, options) | config
     if options.get("allow_anonymous_login", "").lower() in ("true", "yes", "1"):
         config["skip_signature"] = True
     return _address(url, config, environment)
@@ -114,7 +124,9 @@ def tier_address(url: str, environment: Mapping[str, str]) -> Address:
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in _SCHEMES and scheme != "file" and not url.startswith("/"):
         raise UsageError(f"--shared-cache {redact(url)}: write s3://BUCKET/PREFIX, gs://, az:// or file:///PATH")
-    return _address(url, aws_files(environment) if _SCHEMES.get(scheme) == "s3" else {}, environment)
+    kind = _SCHEMES.get(scheme)
+    config = aws_files(environment) if kind == "s3" else azure_config(environment, {}) if kind == "az" else {}
+    return _address(url, config, environment)
 
 
 def aws_files(environment: Mapping[str, str], profile: str | None = None, shared: str | None = None) -> dict[str, str]:

@@ -93,10 +93,20 @@ class Bucket:
             obstore.put(self._opened(), key, data, use_multipart=in_parts, chunk_size=PART_BYTES, max_concurrency=2)
 
     def remove(self, keys: Sequence[str]) -> None:
+        try:
+            self._remove(list(keys))
+        except NotFound:  # S3 alone does not mind: elsewhere one that is gone already would leave the others behind
+            for key in keys:
+                with contextlib.suppress(NotFound):
+                    self._remove([key])
+
+    def clear(self, prefix: str) -> None:
         import obstore  # noqa: PLC0415
 
         with _told():
-            obstore.delete(self._opened(), list(keys))
+            found = [entry["path"] for page in obstore.list(self._opened(), prefix) for entry in page]
+        if found:
+            self.remove(found)
 
     def submit(self, work: Callable[[], None]) -> None:
         with self._lock:
@@ -113,6 +123,12 @@ class Bucket:
             pool = self._pool
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _remove(self, keys: list[str]) -> None:
+        import obstore  # noqa: PLC0415
+
+        with _told():
+            obstore.delete(self._opened(), keys)
 
     def _get(self, key: str, span: Span | None) -> Any:
         import obstore  # noqa: PLC0415 -- 15 MB that other mounts do without

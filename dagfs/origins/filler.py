@@ -15,7 +15,8 @@ from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.model import Content
 from dagfs.origins.breaker import Breaker
 from dagfs.origins.leases import Leases
-from dagfs.origins.seam import ObjectStore, object_key
+from dagfs.origins.parts import key_of, parts_prefix
+from dagfs.origins.seam import ObjectStore
 from dagfs.store.seam import StoredFile
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Filler:
 
     def _write(self, name: str, what: Content | bytes, replace: bool) -> bool:
         """Write an object; say whether it is there now."""
-        key = object_key(name)
+        key = key_of(name)
         if isinstance(what, bytes):
             return self._put(key, what, replace)
         found = self._find(what)
@@ -153,6 +154,7 @@ class Filler:
             if found.size > WHOLE_MAX:
                 self._objects.write(key, _checked(found, name))
                 self._stored(found.size)
+                self._objects.clear(parts_prefix(name))
                 return True
             data = found.read(0, found.size)
             if hashlib.md5(data, usedforsecurity=False).hexdigest() != name:

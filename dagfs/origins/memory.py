@@ -58,6 +58,9 @@ class MemoryObjects:
             with self._lock:
                 self.objects.pop(key, None)
 
+    def clear(self, prefix: str) -> None:
+        self.remove([key for key in list(self.objects) if key.startswith(prefix)])
+
     def submit(self, work: Callable[[], None]) -> None:
         if self._direct:
             work()

@@ -55,11 +55,12 @@ class Route:
     """Implements `source.Transfer`. Lock order: `_lock` is a leaf; sinks and ways are called outside of it."""
 
     def __init__(
-        self, wanted: Wanted, ways: Sequence[Way], last: Opening, sink: BodySink, learn: Callable[[str, int], None]
+        self, wanted: Wanted, ways: Sequence[Way], last: Opening, sink: BodySink, large: Callable[[int], Opening | None]
     ) -> None:
-        """`last` asks the hub; `learn` is told the MD5 and size of a large file that it sends."""
+        """`last` asks the hub; `large` is told the size of a large file that the ways lack, and gives what to do
+        instead of asking the hub for all of the span."""
         self._wanted = wanted
-        self._learn = learn
+        self._large = large
         self._ways = [way for way in ways if way.wants(wanted)]
         self._last = last
         self._sink = sink
@@ -108,11 +109,21 @@ class Route:
             way.passed_by(self._wanted, error)
         self._sink.done(error)
 
-    def large(self, size: int) -> None:
-        """The hub sends a large file: those who wait for it elsewhere wait in vain."""
-        self._learn(self._wanted.md5, size)
+    def large(self, size: int) -> bool:
+        """The hub sends a large file: those who wait for it elsewhere wait in vain. True when its bytes come another
+        way now: then the hub's transfer is cancelled."""
         for way in self._missed:
             way.passed_by(self._wanted, RemoteUnavailable("a large file"))
+        instead = self._large(size)
+        if instead is None:
+            return False
+        with self._lock:
+            self._step += 1
+            step, hubs, self._transfer = self._step, self._transfer, None
+        if hubs is not None:
+            hubs.cancel()
+        self._begin(step, instead, self._sink)
+        return True
 
     def _next(self) -> Way | None:
         while self._step < len(self._ways):
@@ -144,15 +155,24 @@ class Route:
 
     def _ask_hub(self) -> None:
         step = self._step = len(self._ways)
-        sink: BodySink = _HubSink(self, self._sink) if self._missed else self._sink
-        self._began(step, self._last(sink))
+        size = self._wanted.content.size
+        instead = self._large(size) if size is not None and size > WHOLE_MAX else None
+        if instead is not None:
+            self._begin(step, instead, self._sink)
+        else:
+            sink = _HubSink(self, self._sink, unsized=size is None) if self._missed else self._sink
+            self._begin(step, self._last, sink)
+
+    def _begin(self, step: int, opening: Opening, sink: BodySink) -> None:
+        self._began(step, opening(sink))
 
     def _began(self, step: int, transfer: Transfer) -> None:
         with self._lock:
-            if step != self._step:  # it has ended already
-                return
-            self._transfer = transfer
-            cancelled = self._cancelled
+            if step == self._step:
+                self._transfer = transfer
+                cancelled = self._cancelled
+            else:  # it has ended already, or is the hub's, and its bytes come another way
+                cancelled = step == len(self._ways)
         if cancelled:
             transfer.cancel()
 
@@ -178,17 +198,22 @@ class _WaySink:
 class _HubSink:
     """Receives what the hub sends after others had nothing."""
 
-    def __init__(self, route: Route, sink: BodySink) -> None:
+    def __init__(self, route: Route, sink: BodySink, *, unsized: bool) -> None:
         self._route = route
         self._sink = sink
+        self._unsized = unsized  # so whether the file is large is learnt now
+        self._mute = False  # the bytes come another way
 
     def head(self, head: BodyHead) -> None:
-        if head.total is not None and head.total > WHOLE_MAX and head.ranged:
-            self._route.large(head.total)
-        self._sink.head(head)
+        if self._unsized and head.total is not None and head.total > WHOLE_MAX and head.ranged:
+            self._mute = self._route.large(head.total)
+        if not self._mute:
+            self._sink.head(head)
 
     def data(self, chunk: bytes) -> None:
-        self._sink.data(chunk)
+        if not self._mute:
+            self._sink.data(chunk)
 
     def done(self, error: DagfsError | None) -> None:
-        self._route.over(error)
+        if not self._mute:
+            self._route.over(error)

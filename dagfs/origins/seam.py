@@ -65,7 +65,11 @@ class ObjectStore(Origin, Protocol):
     def write(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Write an object, all of it or nothing; what `data` raises is passed on."""
 
-    def remove(self, keys: Sequence[str]) -> None: ...
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove objects; one that is not there is none to remove."""
+
+    def clear(self, prefix: str) -> None:
+        """Remove all objects below a prefix."""
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` in a thread of the store's. Raises RemoteUnavailable after `close`."""

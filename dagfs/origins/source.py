@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from dagfs.errors import ProtocolError
@@ -12,7 +12,8 @@ from dagfs.hub.source import BodySink, Source, Transfer
 from dagfs.model import Commit, Content, Entry, RefKind, RepoRef, Span, Versioning, content_of
 from dagfs.origins import manifests
 from dagfs.origins.marks import Marks
-from dagfs.origins.route import Route, Way
+from dagfs.origins.parts import Parts, pieces
+from dagfs.origins.route import Opening, Route, Way
 from dagfs.origins.seam import Wanted
 from dagfs.origins.tier import Tier
 
@@ -69,17 +70,42 @@ class WaysSource:
             self._no_manifest.put(name, True)
 
     def open(self, commit: Commit, entry: Entry, span: Span | None, sink: BodySink) -> Transfer:
-        def ask_hub(receiver: BodySink) -> Transfer:
-            return self._hub.open(commit, entry, span, receiver)
+        def at_hub(wanted: Span | None) -> Opening:
+            return lambda receiver: self._hub.open(commit, entry, wanted, receiver)
 
         content = content_of(self.repo, commit, entry)
         if content.key.scheme != "md5" or content.key.digest == EMPTY_MD5:
-            return ask_hub(sink)
+            return at_hub(span)(sink)
         if content.size is None:
             content = content._replace(size=self._sizes.get(content.key.digest))
-        route = Route(Wanted(content, span), self._ways, ask_hub, sink, self._sizes.put)
+
+        def large(size: int) -> Opening | None:
+            return self._large(Wanted(content._replace(size=size), span), at_hub)
+
+        route = Route(Wanted(content, span), self._ways, at_hub(span), sink, large)
         route.start()
         return route
+
+    def _large(self, wanted: Wanted, at_hub: Callable[[Span | None], Opening]) -> Opening | None:
+        """A large file that the ways have not: its bytes are asked for part by part, where machines share them."""
+        content, span, size = wanted.content, wanted.span, wanted.content.size or 0
+        self._sizes.put(wanted.md5, size)
+        tier = self._tier
+        plan = pieces(Span(span.start, min(span.end, size)), size) if span is not None else []
+        if tier is None or not plan or not tier.shares(wanted):
+            return None
+
+        def ask(part: Span, receiver: BodySink) -> Transfer:
+            route = Route(Wanted(content, part), self._ways, at_hub(part), receiver, lambda size: None)
+            route.start()
+            return route
+
+        def opening(receiver: BodySink) -> Transfer:
+            parts = Parts(plan, ask, receiver, lambda part, data: tier.came(Wanted(content, part), data))
+            parts.start()
+            return parts
+
+        return opening
 
     def kept(self, content: Content) -> None:
         """All bytes of a content are in the store, proved; returns at once."""

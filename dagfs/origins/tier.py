@@ -9,7 +9,7 @@ from typing import Any
 from dagfs.errors import DagfsError, IntegrityError, NotFound, RemoteUnavailable
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.fetch.timer import Timer
-from dagfs.hub.source import BodySink, Transfer
+from dagfs.hub.source import BodyHead, BodySink, Transfer
 from dagfs.model import Content
 from dagfs.origins.breaker import Breaker
 from dagfs.origins.bucket import Pull
@@ -17,11 +17,15 @@ from dagfs.origins.checked import Unproved
 from dagfs.origins.filler import Filler, Find
 from dagfs.origins.leases import Leases, Turn
 from dagfs.origins.marks import Marks
+from dagfs.origins.parts import key_of, part_name
 from dagfs.origins.remote import collect_manifest, is_whole_or_large
 from dagfs.origins.seam import Body, ObjectStore, Wanted, object_key
 
 ABSENT_SECONDS = 30.0
 """For which a large file is not looked for again: its spans are asked for one after another."""
+
+PARTS_WAITING = 64
+"""Parts of large files that wait to be brought: of these the bytes are held, 1 MiB each."""
 
 ROUNDS_MAX = 2
 """Leases of others that are waited for. Then the hub is asked without one."""
@@ -30,8 +34,8 @@ ROUNDS_MAX = 2
 class Tier:
     """Implements `route.Way`.
 
-    A small file that is missing is leased: one machine fetches it, the others look for it until it is there. Large ones
-    are not: they are in the tier when all their bytes have come to some machine.
+    A small file that is missing is leased: one machine fetches it, the others look for it until it is there. So is each
+    part of a large one (`parts`), until all of its bytes have come to some machine.
     """
 
     vouches = False
@@ -51,10 +55,32 @@ class Tier:
         """Nothing to find out: the user has named it."""
 
     def wants(self, wanted: Wanted) -> bool:
-        absent = self._absent.get(wanted.md5)
-        if absent is not None and time.monotonic() - absent < ABSENT_SECONDS:
+        if self.is_absent(wanted.md5) and part_name(wanted) is None:
             return False
         return is_whole_or_large(wanted) and not self._missing.get(wanted.md5)
+
+    def is_absent(self, md5: str) -> bool:
+        """Say whether a large file was not there just now."""
+        absent = self._absent.get(md5)
+        return absent is not None and time.monotonic() - absent < ABSENT_SECONDS
+
+    def shares(self, wanted: Wanted) -> bool:
+        """Say whether to ask for the parts of a large file that is not there."""
+        usable = not self.breaker.resting and not self.writing.resting
+        return usable and not self._missing.get(wanted.md5)
+
+    def came(self, wanted: Wanted, data: bytes) -> None:
+        """All bytes of a span of a large file have come: bring them, if they are a part that is missing here."""
+        name = part_name(wanted)
+        if name is None or self._missing.pop(name) is None:
+            return
+        if self._filler.waiting >= PARTS_WAITING or not self._filler.add(name, data):
+            self.writing.count("left out")
+            self.leases.drop(name, linger=False)
+
+    def found(self, md5: str) -> None:
+        """A large file is there now."""
+        self._absent.pop(md5)
 
     def ask(self, wanted: Wanted, sink: BodySink) -> Transfer:
         visit = Visit(wanted, sink, self)
@@ -73,12 +99,15 @@ class Tier:
             self._missing.put(wanted.md5, True)
         elif isinstance(error, NotFound):
             self._missing.put(wanted.md5, False)
+            name = part_name(wanted)
+            if name is not None:
+                self._missing.put(name, False)
         if unproved or (isinstance(error, NotFound) and _is_large(wanted)):
             self._absent.put(wanted.md5, time.monotonic())
 
     def passed_by(self, wanted: Wanted, error: DagfsError | None) -> None:
         if error is not None:
-            self.leases.drop(wanted.md5, linger=False)
+            self.leases.drop(part_name(wanted) or wanted.md5, linger=False)
         self._filler.sweeps(now=error is not None)
 
     def manifest(self, md5: str) -> bytes | None:
@@ -133,6 +162,8 @@ class Visit:
         self._wanted = wanted
         self._tier = tier
         self._pull = Pull(sink)
+        self._part = part_name(wanted)
+        self._name = self._part or wanted.md5
         self._turn: Turn | None = None  # while another machine has the lease
         self._lock = threading.Lock()  # guards the one below
         self._over = False  # the pull runs, or has ended
@@ -150,7 +181,7 @@ class Visit:
         if self._over:  # cancelled between two looks
             return
         try:
-            body = self._tier.objects.open(object_key(self._wanted.md5), self._wanted.span)
+            body = self._open() if self._part is None else self._open_part(self._part)
         except NotFound as error:
             if self._is_ours():
                 self._end(error)
@@ -160,6 +191,22 @@ class Visit:
             self._end(error)
         else:
             self._end(body)
+
+    def _open(self) -> Body:
+        return self._tier.objects.open(object_key(self._wanted.md5), self._wanted.span)
+
+    def _open_part(self, name: str) -> Body:
+        """A part is there until the whole file is: look for both."""
+        wanted, span = self._wanted, self._wanted.span
+        try:
+            body = self._tier.objects.open(key_of(name), None)
+        except NotFound:
+            body = self._open()
+            self._tier.found(wanted.md5)
+            return body
+        if span is None or body.head.total != span.size:
+            raise IntegrityError(f"{wanted.content.entry.path}: a part of {body.head.total} bytes")
+        return Body(BodyHead(span.start, wanted.content.size, ranged=True), body.pieces)
 
     def _look_later(self) -> None:
         assert self._turn is not None  # noqa: S101 -- who waits has one  # nosec B101
@@ -174,7 +221,7 @@ class Visit:
     def _is_ours(self) -> bool:
         """Say whether this machine is to ask the hub: it has the lease, or waits no longer."""
         tier = self._tier
-        if _is_large(self._wanted) or tier.writing.resting:
+        if (self._part is None and _is_large(self._wanted)) or tier.writing.resting:
             return True
         try:
             ours = self._leased()
@@ -182,20 +229,20 @@ class Visit:
             tier.writing.failed(error)
             return True
         if ours and self._over:  # cancelled meanwhile
-            tier.leases.drop(self._wanted.md5, linger=False)
+            tier.leases.drop(self._name, linger=False)
         return ours
 
     def _leased(self) -> bool:
         """Take the lease, or see who has it. Raises DagfsError."""
-        leases, md5, turn = self._tier.leases, self._wanted.md5, self._turn
+        leases, name, turn = self._tier.leases, self._name, self._turn
         if turn is None:
-            if leases.take(md5):
+            if leases.take(name):
                 return True
             turn = self._turn = Turn(leases.seconds)
-        holder = leases.holder(md5)
-        if holder is None or leases.is_mine(md5, holder):
-            return holder is not None or leases.take(md5)
-        if turn.over and holder == turn.holder and leases.take_over(md5, holder):
+        holder = leases.holder(name)
+        if holder is None or leases.is_mine(name, holder):
+            return holder is not None or leases.take(name)
+        if turn.over and holder == turn.holder and leases.take_over(name, holder):
             self._tier.breaker.count("taken over")
             return True
         if turn.over or holder != turn.holder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import re
@@ -92,6 +93,35 @@ def test_a_second_machine_reads_what_the_first_has_fetched_without_the_hub(
             assert way(second)["hits"] == len(contents_of(sample, paths))
         fetched = [path for path in asked(url)["raw_paths"] if sample.files.get(path)]
     assert fetched == []
+
+
+def test_google_cloud_is_a_tier_as_well(tmp_path: Path, sample: Truth, large: Truth, server: S3Server) -> None:
+    """As its XML API takes it, which no server that can be installed speaks: the S3 server is told its other words."""
+    keys = {
+        "gcs_base_url": server.url,
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    for name, truth, paths in (("many", sample, dvc_paths(sample)[:20]), ("large", large, ["data/big.bin"])):
+        options = ("--shared-cache", f"gs://{BUCKET}/google-{name}", "--no-prefetch")
+        homes = [
+            Home(tmp_path / f"{name}{i}", extra={"GOOGLE_SERVICE_ACCOUNT": f"{tmp_path}/keys.json"}) for i in (1, 2)
+        ]
+        with served(truth.path) as url:
+            with homes[0].mounted(url, tmp_path / "a", *options) as mountpoint:
+                read_all(mountpoint, truth, paths)
+                await_objects(server, f"s3://{BUCKET}/google-{name}", contents_of(truth, paths))
+            asked(url, reset=True)
+            with homes[1].mounted(url, tmp_path / "b", *options) as mountpoint:
+                read_all(mountpoint, truth, paths)
+                told = way(homes[1])
+            assert asked(url)["bytes"].get("raw", 0) <= 9_000_000  # a large file's size is the hub's word
+        assert (told["failures"], told["wrong"], told["writing"]["failures"]) == (0, 0, 0)
+        assert told["hits"] >= len(contents_of(truth, paths))
+    assert server.keys("google-many/dagfs/leases") == {}
 
 
 def object_key(tier: str, data: bytes) -> str:

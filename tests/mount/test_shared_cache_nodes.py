@@ -22,6 +22,7 @@ from support.s3server import BUCKET, S3Server, s3_server
 
 FILES = 240
 SIZE = 30_000
+LARGE = 20_000_000
 READER = """
 import hashlib, random, sys
 root, seed, *names = sys.argv[1], int(sys.argv[2]), *sys.stdin.read().split("\\n")
@@ -103,6 +104,31 @@ def test_three_machines_that_begin_at_once_cost_the_hub_one_download(
         assert raw_paths(nodes) == dict.fromkeys(right(many), 1)
 
 
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """One file of 20 MB."""
+    return big_directory(tmp_path_factory.mktemp("heavy") / "repo", 1, size=LARGE)
+
+
+def test_three_machines_that_begin_a_large_file_at_once_cost_the_hub_one_download(tmp_path: Path, heavy: Truth) -> None:
+    """But for what a part has beyond the beginning of a stream, and for what is under way when a size is learnt."""
+    with cluster(heavy, tmp_path, 3) as nodes, contextlib.ExitStack() as mounts:
+        options = ("--shared-cache", f"s3://{BUCKET}/x")
+        places = [
+            mounts.enter_context(home.mounted(nodes.url, tmp_path / f"m{i}", *options))
+            for i, home in enumerate(nodes.homes)
+        ]
+        readers = [mounts.enter_context(reading(place, heavy, 1)) for place in places]
+        for reader in readers:
+            assert digests(reader) == right(heavy)
+        assert set(raw_paths(nodes)) == set(right(heavy))
+        sent = asked(nodes.hub)["bytes"]["raw"]
+        _await_tier(nodes, len(right(heavy)))
+        left = nodes.server.keys("x/dagfs/")
+        assert left == {}
+    assert sent < 1.25 * LARGE
+
+
 def test_a_machine_that_is_killed_in_mid_epoch_costs_the_others_a_wait_and_nothing_else(
     tmp_path: Path, many: Truth
 ) -> None:
@@ -136,8 +162,8 @@ def _kill(home: Home) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _await_tier(nodes: Cluster) -> None:
+def _await_tier(nodes: Cluster, count: int = FILES) -> None:
     deadline = time.monotonic() + 30
-    while len(nodes.server.keys("x/files/")) < FILES:
+    while len(nodes.server.keys("x/files/")) < count:
         assert time.monotonic() < deadline
         time.sleep(0.2)

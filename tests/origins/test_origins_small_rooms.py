@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from dagfs.origins.addresses import (
     tier_address,
 )
 from dagfs.origins.breaker import BARREN, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
-from dagfs.origins.bucket import _named
+from dagfs.origins.bucket import Address, Bucket, _named
 from dagfs.origins.manifests import listings
 
 REPO = RepoRef("https://hub.test", "owner", "name")
@@ -49,6 +50,7 @@ CONFIG = """\
 ['remote "google"']
     url = gs://bucket/path
     credentialpath = /keys.json
+    endpointurl = https://gcs.test
 ['remote "public"']
     url = s3://open/path
     allow_anonymous_login = true
@@ -86,7 +88,7 @@ class Clock:
             },
         ),
         ("azure", "az://container/path", {"account_name": "ada"}),
-        ("google", "gs://bucket/path", {"service_account": "/keys.json"}),
+        ("google", "gs://bucket/path", {"service_account": "/keys.json", "base_url": "https://gcs.test"}),
         ("public", "s3://open/path", {"skip_signature": True, "region": "us-east-1"}),
     ],
 )
@@ -128,6 +130,45 @@ def test_keys_of_the_environment_go_before_the_files_unless_a_profile_is_named(t
     assert aws_files(home | {"AWS_ACCESS_KEY_ID": "k"}, "lab")["access_key_id"] == "second"
     assert aws_files(home | {"AWS_PROFILE": "lab"})["region"] == "eu-south-1"
     assert tier_address("s3://b/p/", home).config["access_key_id"] == "first"
+
+
+CONNECTION = "DefaultEndpointsProtocol=https;AccountName=ada;AccountKey=a2V5==;EndpointSuffix=core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (CONNECTION, {"account_name": "ada", "account_key": "a2V5=="}),
+        (
+            CONNECTION.replace("windows.net", "chinacloudapi.cn"),
+            {"account_name": "ada", "account_key": "a2V5==", "endpoint": "https://ada.blob.core.chinacloudapi.cn"},
+        ),
+        (
+            "BlobEndpoint=https://ada.blob.core.windows.net/; SharedAccessSignature=sv=1&sig=x",
+            {"account_name": "ada", "endpoint": "https://ada.blob.core.windows.net", "sas_key": "sv=1&sig=x"},
+        ),
+        ("nonsense", {}),
+    ],
+)
+def test_a_connection_string_of_azure_is_taken_apart(text: str, found: dict) -> None:
+    assert tier_address("az://c/p", {"AZURE_STORAGE_CONNECTION_STRING": text}).config == found
+
+
+def test_keys_of_azures_environment_are_for_the_account_that_they_are_of() -> None:
+    remote = find_remote("['remote \"r\"']\n    url = azure://c/p\n    account_name = bob\n", "r")
+    names = {"AZURE_STORAGE_ACCOUNT": "bob", "AZURE_STORAGE_KEY": "k"}
+    assert remote_address(remote, REPO, None, names).config == {"account_name": "bob", "account_key": "k"}
+    strangers = {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION}
+    assert remote_address(remote, REPO, None, strangers).config == {"account_name": "bob"}
+
+
+def test_what_is_gone_already_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    """A lease that was taken over is gone when its first holder removes it, with others."""
+    store = Bucket(Address(f"file://{tmp_path}"), writes=True)
+    for key in ("leases/a", "leases/c"):
+        store.create(key, b"me")
+    store.remove([f"leases/{name}" for name in "abc"])
+    assert list((tmp_path / "leases").iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["ssh://host/x", "hdfs://host/x", "gdrive://x", "relative/path", ""])

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dagfs.errors import AccessDenied, RemoteUnavailable
+from dagfs.errors import AccessDenied, DagfsError, RemoteUnavailable
+from dagfs.fetch.seam import PART
 from dagfs.hub.memory import MemorySource
 from dagfs.model import Content, Entry, Span, content_of
 from dagfs.origins.leases import Leases, lease_key, name_of
@@ -56,8 +57,8 @@ class Body:
 class Machine:
     """One node: a hub of its own counts what this node asks."""
 
-    def __init__(self, objects: MemoryObjects, files: dict[str, bytes]) -> None:
-        self.hub = MemorySource(files)
+    def __init__(self, objects: MemoryObjects, files: dict[str, bytes], *, ranged: bool = True) -> None:
+        self.hub = MemorySource(files, ranged=ranged)
         self.store = MemoryStore()
         self.tier = Tier("tier", objects, self.store.find, Leases(objects, name_of(str(id(self))), LEASE))
         self.source = WaysSource(self.hub, self.tier, [])
@@ -193,18 +194,106 @@ def test_a_cancelled_fetch_gives_its_lease_back(objects: MemoryObjects, machines
     eventually(lambda: lease_key(MD5) not in objects.objects, 5)
 
 
-def test_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_while(
+def test_a_little_of_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_while(
     objects: MemoryObjects, two: list[Machine]
 ) -> None:
     md5 = hashlib.md5(LARGE).hexdigest()
     for start in range(0, 4_000_000, 1_000_000):
-        span = Span(start, start + 1_000_000)
+        span = Span(start, start + 100_000)
         assert two[0].ask("large", span).wait() == LARGE[span.start : span.end]
     assert objects.calls == {f"open {object_key(md5)}": 1}
     two[0].keep("large", LARGE)
     eventually(lambda: object_key(md5) in objects.objects)
     assert two[1].ask("large", Span(5_000_000, 5_000_100)).wait() == LARGE[5_000_000:5_000_100]
     assert two[1].opened("large") == 0
+
+
+PARTS = [Span(start, min(start + PART, len(LARGE))) for start in range(0, len(LARGE), PART)]
+
+
+def test_machines_that_begin_a_large_file_at_once_fetch_each_part_once(
+    objects: MemoryObjects, two: list[Machine]
+) -> None:
+    whole = Span(0, len(LARGE))
+    bodies = [machine.ask("large", whole) for machine in two]
+    assert [body.wait() for body in bodies] == [LARGE, LARGE]
+    assert [body.size for body in bodies] == [len(LARGE)] * 2
+    assert sum(machine.opened("large") for machine in two) == len(PARTS)
+    two[0].keep("large", LARGE)
+    eventually(lambda: objects.objects.keys() == {object_key(hashlib.md5(LARGE).hexdigest())})  # no part, no lease
+
+
+def test_a_large_file_whose_size_nobody_knows_is_shared_as_soon_as_the_hub_has_told_it(two: list[Machine]) -> None:
+    """Each machine asks the hub for the size; what comes with it is cut off."""
+    beginning = Span(0, 8 << 20)
+    bodies = [machine.ask("large", beginning, sized=False) for machine in two]
+    assert [body.wait() for body in bodies] == [LARGE[: 8 << 20]] * 2
+    assert [body.size for body in bodies] == [len(LARGE)] * 2
+    assert sum(machine.opened("large") for machine in two) == 2 + 8
+
+
+def test_a_span_brings_whole_parts_for_the_others_and_its_own_bytes_for_the_reader(
+    objects: MemoryObjects, two: list[Machine]
+) -> None:
+    """Half of a part and more is asked for as a part, less as it is."""
+    md5 = hashlib.md5(LARGE).hexdigest()
+    span = Span(PART // 4, 3 * PART + PART // 4)
+    assert two[0].ask("large", span).wait() == LARGE[span.start : span.end]
+    parts = {f"dagfs/parts/{md5}/{start * PART}" for start in range(3)}
+    eventually(lambda: objects.objects.keys() == parts)
+    assert two[1].ask("large", Span(0, 3 * PART)).wait() == LARGE[: 3 * PART]
+    assert [machine.opened("large") for machine in two] == [4, 0]
+
+
+def test_a_hub_without_ranges_sends_the_whole_file_once(objects: MemoryObjects) -> None:
+    machine = Machine(objects, {"large": LARGE}, ranged=False)
+    try:
+        assert machine.ask("large", Span(0, len(LARGE))).wait() == LARGE
+        assert machine.opened("large") == 1
+    finally:
+        machine.close()
+
+
+def test_the_part_of_a_machine_that_died_is_taken_over(objects: MemoryObjects, two: list[Machine]) -> None:
+    md5 = hashlib.md5(LARGE).hexdigest()
+    objects.objects[lease_key(f"{md5}-{PART}")] = b"a dead one"
+    bodies = [machine.ask("large", Span(0, 3 * PART)) for machine in two]
+    assert [body.wait() for body in bodies] == [LARGE[: 3 * PART]] * 2
+    assert sum(machine.opened("large") for machine in two) == 3
+    assert sum(machine.tier.report().get("taken over", 0) for machine in two) == 1
+
+
+def test_a_part_of_another_size_is_a_miss(objects: MemoryObjects, two: list[Machine]) -> None:
+    md5 = hashlib.md5(LARGE).hexdigest()
+    objects.objects[f"dagfs/parts/{md5}/0"] = b"short"
+    assert two[0].ask("large", Span(0, 2 * PART)).wait() == LARGE[: 2 * PART]
+    assert two[0].tier.report()["wrong"] == 1
+
+
+def test_wrong_bytes_of_a_part_are_told_by_who_proves_the_file_and_go_with_it(
+    objects: MemoryObjects, two: list[Machine]
+) -> None:
+    md5 = hashlib.md5(LARGE).hexdigest()
+    objects.objects[f"dagfs/parts/{md5}/0"] = bytes(PART)
+    whole = Span(0, len(LARGE))
+    assert two[0].ask("large", whole).wait() == bytes(PART) + LARGE[PART:]
+    two[0].source.disproved(two[0].content("large"))
+    assert two[0].ask("large", whole).wait() == LARGE
+    two[0].keep("large", LARGE)
+    eventually(lambda: objects.objects.keys() == {object_key(md5)})
+    assert objects.objects[object_key(md5)] == LARGE
+
+
+def test_who_gives_up_in_a_large_file_leaves_no_lease(objects: MemoryObjects, two: list[Machine]) -> None:
+    two[0].hub.hold("large")
+    body = two[0].ask("large", Span(0, len(LARGE)))
+    eventually(lambda: two[0].opened("large") == 1)
+    two[0].transfer.cancel()
+    assert body.ended.wait(5)
+    assert isinstance(body.error, DagfsError)
+    eventually(lambda: objects.objects == {}, 5)
+    two[0].hub.release("large")
+    assert two[0].opened("large") == 1
 
 
 @pytest.mark.parametrize(
