@@ -24,7 +24,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef"
 OTHER = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-STATUS = "setpriv --reuid dagfs --regid dagfs --clear-groups env XDG_RUNTIME_DIR={} /opt/dagfs/bin/dagfs status --json"
+AS_ITS_USER = "setpriv --reuid dagfs --regid dagfs --clear-groups"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,12 @@ def url(sample) -> Iterator[str]:
         yield running
 
 
+def documented_status(runtime: str) -> str:
+    """Give the command by which docs/systemd.md asks the mount whose sockets are there."""
+    page = (ROOT / "docs/systemd.md").read_text()
+    return re.search(rf"^sudo -u 'dagfs' (env XDG_RUNTIME_DIR={runtime} .* status)$", page, re.MULTILINE)[1]
+
+
 def documented_commands() -> str:
     """Give the commands by which docs/systemd.md installs the units; there is no sudo, and no need of it."""
     (block,) = re.findall(r"```sh\n(sudo useradd.*?)```", (ROOT / "docs/systemd.md").read_text(), re.DOTALL)
@@ -48,6 +54,7 @@ def documented_commands() -> str:
 def machine(tmp_path_factory, url) -> Iterator[Booted]:
     """With everything installed as docs/systemd.md says, but for the environment: it is this checkout's."""
     program = Path(sys.executable)
+    libraries = " ".join(path for path in sys.path if Path(path).is_dir())  # wherever the environment has them from
     with booted(tmp_path_factory.mktemp("machine") / "log") as one:
         parents = " ".join(str(path) for path in [*ROOT.parents, *program.resolve().parents, *program.parents])
         one.run(f"""set -e
@@ -68,7 +75,7 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
             printf '%s\\n' DAGFS_REPO={url} DAGFS_MOUNTPOINT=/srv/images DAGSHUB_CLIENT_HOST={url.rsplit("/", 2)[0]} \
                 DAGSHUB_USER_TOKEN={TOKEN} DAGFS_OPTIONS='--branch main --cache-size 1GiB' > /etc/dagfs/images.env
             mkdir /etc/systemd/system/dagfs-sealed@.service.d
-            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={ROOT} {program.resolve().parents[1]}' \
+            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={ROOT} {program.resolve().parents[1]} {libraries}' \
                 > /etc/systemd/system/dagfs-sealed@.service.d/checkout.conf
             systemctl daemon-reload
         """)
@@ -76,7 +83,7 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
 
 
 def status_of(machine: Booted, runtime: str = "/run") -> dict:
-    return json.loads(machine.run(STATUS.format(runtime)))[0]
+    return json.loads(machine.run(f"{AS_ITS_USER} {documented_status(runtime)} --json"))[0]
 
 
 @pytest.fixture
