@@ -54,7 +54,8 @@ def documented_commands() -> str:
 def machine(tmp_path_factory, url) -> Iterator[Booted]:
     """With everything installed as docs/systemd.md says, but for the environment: it is this checkout's."""
     program = Path(sys.executable)
-    libraries = " ".join(path for path in sys.path if Path(path).is_dir())  # wherever the environment has them from
+    libraries = [path for path in sys.path if Path(path).is_dir()]  # wherever the environment has them from
+    shown = " ".join(map(str, (ROOT, program.resolve().parents[1], *libraries)))
     with booted(tmp_path_factory.mktemp("machine") / "log") as one:
         parents = " ".join(str(path) for path in [*ROOT.parents, *program.resolve().parents, *program.parents])
         one.run(f"""set -e
@@ -75,7 +76,7 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
             printf '%s\\n' DAGFS_REPO={url} DAGFS_MOUNTPOINT=/srv/images DAGSHUB_CLIENT_HOST={url.rsplit("/", 2)[0]} \
                 DAGSHUB_USER_TOKEN={TOKEN} DAGFS_OPTIONS='--branch main --cache-size 1GiB' > /etc/dagfs/images.env
             mkdir /etc/systemd/system/dagfs-sealed@.service.d
-            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={ROOT} {program.resolve().parents[1]} {libraries}' \
+            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={shown}' \
                 > /etc/systemd/system/dagfs-sealed@.service.d/checkout.conf
             systemctl daemon-reload
         """)

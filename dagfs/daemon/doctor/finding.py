@@ -10,7 +10,6 @@ from dagfs.daemon.logs import redact
 from dagfs.errors import DagfsError
 from dagfs.model import printable
 
-
 FURTHER = "heal what was found above, and look again"
 """For a check that could not be made."""
 

@@ -65,7 +65,7 @@ def _token(target: Target, places: Places, environment: Mapping[str, str]) -> tu
         text, _, remedy = str(error).partition("; ")
         return None, Finding("token", Level.PROBLEM, text, remedy or "name another file by --token-file")
     if token.current() is None:
-        remedy = f"`dagfs login`, or a token of {target.host}/user/settings/tokens in DAGSHUB_USER_TOKEN or a --token-file"
+        remedy = f"`dagfs login`; or one of {target.host}/user/settings/tokens, in DAGSHUB_USER_TOKEN or a --token-file"
         text = f"none: public repositories only{token.unused and f' ({token.unused})'}"
         return token, Finding("token", Level.NOTE, text, remedy)
     return token, Finding("token", Level.OK, f"from {token.source}")
@@ -140,7 +140,7 @@ def _scope(repo: RepoRef, sha: str, reply: Reply) -> Finding:
     text = f"{repo.slug} can be read, {kind}, at {sha[:12]}"
     if more:
         told = f"{text}; this token may {' and '.join(more)}, which no mount needs"
-        return Finding("repository", Level.NOTE, told, "where others could read it, use that of a user who may only read")
+        return Finding("repository", Level.NOTE, told, "where others can see it, one that may only read is safer")
     return Finding("repository", Level.OK, text)
 
 
