@@ -199,3 +199,32 @@ def test_a_sealed_service_serves_what_another_mounts(machine, sample):
     machine.run("systemctl stop dagfs-sealed@images")
     machine.until("! findmnt /srv/images")
     machine.until("systemctl show dagfs-pass@images -p ActiveState | grep inactive")
+
+
+def test_a_user_s_own_service_mounts_for_its_user(machine, url, sample):
+    """As after a login, but for who starts the user's systemd."""
+    page = (ROOT / "docs/systemd.md").read_text()
+    ((place, install),) = re.findall(r"```sh\npython3 -m venv (\S+)\n\S+ install \.\n(.*?)```", page, re.DOTALL)
+    (start,) = re.findall(r"```sh\n(systemctl --user .*?)```", page, re.DOTALL)
+    machine.run(f"""set -e
+        useradd --create-home ada
+        install -d -o ada -g ada -m 700 /run/user/$(id -u ada)
+        systemd-run --unit=login-of-ada --uid=ada --property=Delegate=yes --setenv=HOME=/home/ada \
+            --setenv=XDG_RUNTIME_DIR=/run/user/$(id -u ada) {SYSTEMD} --user --unit=basic.target""")
+    ada = (
+        "setpriv --reuid ada --regid ada --init-groups env HOME=/home/ada XDG_RUNTIME_DIR=/run/user/$(id -u ada) sh -ec"
+    )
+    machine.until(f"{ada} 'systemctl --user is-active basic.target'")
+    settings = [f"DAGFS_REPO={url}", "DAGFS_MOUNTPOINT=/home/ada/images", f"DAGSHUB_USER_TOKEN={TOKEN}"]
+    settings.append(f"DAGSHUB_CLIENT_HOST={url.rsplit('/', 2)[0]}")
+    machine.run(f"""{ada} 'mkdir -p {place}/bin
+        ln -s /opt/dagfs/bin/dagfs {place}/bin/dagfs
+        cd {ROOT}
+        {install}
+        printf "%s\\n" {" ".join(settings)} > ~/.config/dagfs/images.env
+        {start}
+        systemctl --user is-active dagfs@images'""")
+    assert machine.run(f"{ada} 'cat ~/images/README.md'") == sample.files["README.md"].decode().strip()
+    machine.run(f"{ada} 'systemctl --user stop dagfs@images'")
+    assert machine.run("findmnt /home/ada/images", check=False) == ""
+    machine.run("systemctl stop login-of-ada")
