@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
+from support.documents import blocks
 from support.hubs import hub
 from support.relay import Relay
 from support.tools import needed
@@ -400,6 +401,19 @@ def test_the_document_names_every_metric_and_no_other(sample, home, tmp_path, po
     there = {f"{one.name}_total" if one.type == "counter" else one.name for one in found if "process_" not in one.name}
     named = set(re.findall(r"`(dagfs_\w+)`", (ROOT / "docs/observing.md").read_text()))
     assert named == there
+
+
+@pytest.mark.parametrize(("key", "what"), [("scrape_configs", "config"), ("groups", "rules")])
+def test_prometheus_accepts_what_the_document_gives_it(tmp_path, key, what):
+    page = ROOT / "docs/observing.md"
+    (block,) = [block for block in blocks(page) if block.language == "yaml" and f"{key}:" in block.text]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(block.text)
+    promtool = needed("promtool", "apt install prometheus")
+    checked = subprocess.run([promtool, "check", what, path], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    told = set(re.findall(r"`(dagfs_\w+)`", page.read_text()))
+    assert set(re.findall(r"\bdagfs_\w+", block.text)) - told == set()
 
 
 def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
