@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test integration stress bench lint audit man docs build clean
+.PHONY: help setup demo test integration places stress bench lint audit man docs build clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,10 @@ test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 le
 integration: setup ## train with TensorFlow and torchrun, read with what people use, on mounts; installs 2 GB
 	@scripts/integrations.sh
 	@$(BIN)/python -m pytest -m integration -n 2 --dist loadfile
+
+places: setup ## as root: the units on a booted systemd, the Dockerfile's steps in a bare root
+	@$(BIN)/python -m pytest -m stress tests/deploy/test_booted_systemd.py
+	@scripts/try-dockerfile.sh
 
 stress: setup ## run the tests that take minutes: kills, faults and hostile hubs under load; prints figures
 	@$(BIN)/python -m pytest -m stress -rP --timeout 3600

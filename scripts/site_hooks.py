@@ -28,7 +28,7 @@ MOVED = {
 NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Use", ("login", "command-line", "commands", "troubleshooting", "observing", "examples")),
     ("Train", ("training", "integrations", "python")),
-    ("Content", ("buckets", "dvc-remotes", "shared-cache")),
+    ("Content", ("buckets", "dvc-cache", "dvc-remotes", "shared-cache")),
     ("Run", ("systemd", "containers", "kubernetes", "deploy")),
     ("Promises", ("semantics", "reliability", "security")),
     ("Inside", ("design", "concurrency", "performance", "contributing", "releasing", "changelog")),

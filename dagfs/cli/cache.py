@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagfs.cli.complete import directories
 from dagfs.cli.values import size_text
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.group()
-@click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    shell_complete=directories,
+    help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
+)
 @click.pass_context
 def cache(ctx: click.Context, cache_dir: str | None) -> None:
     """Look at the cache, check it, or empty it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -21,9 +22,28 @@ def mountpoints(_ctx: click.Context, _parameter: click.Parameter, incomplete: st
         relative = os.path.relpath(state.mountpoint, here) if state.mountpoint.startswith(f"{here}/") else ""
         about = f"{state.repo} at {state.commit[:12]}"
         found += [
-            CompletionItem(path, help=about) for path in (relative, state.mountpoint) if path.startswith(incomplete)
+            CompletionItem(_word(path), help=about)
+            for path in (relative, state.mountpoint)
+            if path.startswith(incomplete)
         ]
     return [item for item in found if item.value]
+
+
+def _word(path: str) -> str:
+    """Write a path as the shell wants it: zsh and fish quote what they are given; bash does not, and its `read` takes
+    one backslash away."""
+    asks_bash = os.environ.get(VARIABLE, "").startswith("bash")
+    return re.sub(r"([^\w/.,:@%+=-])", r"\\\\\1", path) if asks_bash else path
+
+
+def directories(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete directories."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete files and directories."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 @click.command()
@@ -38,4 +58,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     root = ctx.find_root()
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 -- click has all three  # nosec B101
-    click.echo(kind(root.command, {}, "dagfs", VARIABLE).source())
+    script = kind(root.command, {}, "dagfs", VARIABLE)
+    click.echo(script.source())
+    if shell == "zsh":  # click's own, found in $fpath, forgets to do so at its first call and then misses the second
+        click.echo(f"compdef {script.func_name} dagfs")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagfs.cli.complete import directories, files
+
 if TYPE_CHECKING:
     from dagfs.daemon.doctor.finding import Finding
 
@@ -18,10 +20,15 @@ _STYLES = {"ok": ("green", "ok"), "note": ("cyan", "note"), "warning": ("yellow"
 
 @click.command()
 @click.argument("repo", required=False)
-@click.argument("mountpoint", required=False)
+@click.argument("mountpoint", required=False, shell_complete=directories)
 @click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
-@click.option("--token-file", metavar="FILE", help="File that holds the access token.")
-@click.option("--cache-dir", metavar="DIR", help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.")
+@click.option("--token-file", metavar="FILE", shell_complete=files, help="File that holds the access token.")
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    shell_complete=directories,
+    help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object, for programs.")
 def doctor(
     repo: str | None,

@@ -20,7 +20,10 @@ MISUSED, FAILED = 1, 32
 """Exit statuses that mount(8) knows: wrong words, and a mount that failed."""
 
 VALUES = frozenset(
-    ("branch", "rev", "subdir", "host", "cache_dir", "cache_size", "token_file", "follow", "driver", "source")
+    (
+        *("branch", "rev", "subdir", "host", "token_file", "follow", "driver", "source", "metrics", "log_format"),
+        *("cache_dir", "cache_size", "dvc_cache", "dvc_remote", "shared_cache"),
+    )
 )
 FLAGS = frozenset(("allow_other", "offline", "no_prefetch", "passthrough", "hold_while_open", "noexec"))
 ELSEWHERE = frozenset(

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from dagfs.cli.complete import mountpoints
+from dagfs.cli.complete import directories, mountpoints
 from dagfs.cli.mount_options import plan, with_options
 from dagfs.model import printable
 
 
 @click.command()
 @click.argument("repo")
-@click.argument("mountpoint")
+@click.argument("mountpoint", shell_complete=directories)
 @with_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr, as services do.")
 def mount(repo: str, mountpoint: str, foreground: bool, **given: Any) -> None:

@@ -18,13 +18,16 @@ from dagfs.model import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 SHOWN = 10
-"""Waiting processes and slow files, each, of one mount."""
+"""Waiting processes and slow files, each, of one mount; fewer where the terminal is low."""
 
 PATH_WIDTH = 60  # columns
+
+OTHER_LINES = 9
+"""Of a mount without waiting processes and slow files: its frame, what it is, four figures, two headings."""
 
 
 @click.command()
@@ -45,9 +48,10 @@ def top(mountpoint: str | None, once: bool, interval: float) -> None:
 
     path = absolute(mountpoint) if mountpoint else None
     console = Console(highlight=False)
-    looks = _Looks(path)
+    prints = once or not console.is_terminal
+    looks = _Looks(path, None if prints else console)
     looks.look()
-    if once or not console.is_terminal:
+    if prints:
         time.sleep(interval)
         console.print(looks.look())
         sys.exit(0 if looks.serving or not mountpoint else 1)
@@ -64,8 +68,9 @@ def top(mountpoint: str | None, once: bool, interval: float) -> None:
 class _Looks:
     """Looks at the mounts again and again, and compares each look with the one before."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, screen: Console | None) -> None:
         self._path = path
+        self._screen = screen  # has the lines that all mounts share; None: there are as many as wanted
         self._before: dict[str, Report] = {}  # by mount point
         self._after: dict[str, Report] = {}
         self._at = 0.0
@@ -108,8 +113,16 @@ class _Looks:
             reason = report.get("error") or report["reason"] or "its worker does not answer now"
             return Panel(Group(about, Text(printable(reason))), title=title, title_align="left")
         change = rates(self._before.get(report["mountpoint"]), report, self._seconds)
-        parts = [about, _figures(report, change), *_waiting(report), *_slowest(report)]
+        shown = self._shown()
+        parts = [about, _figures(report, change), *_waiting(report, shown), *_slowest(report, shown)]
         return Panel(Group(*parts), title=title, title_align="left")
+
+    def _shown(self) -> int:
+        """Give how many waiting processes, and slow files, of each mount the screen has lines for."""
+        if self._screen is None:
+            return SHOWN
+        lines = self._screen.height // len(self._after)
+        return min(SHOWN, max(1, (lines - OTHER_LINES) // 2))
 
 
 def _about(report: Report) -> str:
@@ -141,21 +154,21 @@ def _figures(report: Report, change: Rates) -> Table:
     return table
 
 
-def _waiting(report: Report) -> list[RenderableType]:
+def _waiting(report: Report, shown: int) -> list[RenderableType]:
     if report["waiting"] is None:
         return []
     waiting = processes(report["waiting"])
     table = _table("WAITING PID", "COMMAND", "REQUESTS", "FOR", "OPERATION", "PATH")
-    for one in waiting[:SHOWN]:
+    for one in waiting[:shown]:
         pid = str(one.pid) if one.pid else "?"
         row = (pid, one.command, f"{one.requests:,}", f"{one.seconds:.1f} s", one.operation, _short(one.path))
         table.add_row(*map(printable, row))
     return [table] if waiting else []
 
 
-def _slowest(report: Report) -> list[RenderableType]:
+def _slowest(report: Report, shown: int) -> list[RenderableType]:
     table = _table("SLOWEST", "AGO", "PATH")
-    for one in (report["slowest"] or [])[:SHOWN]:
+    for one in (report["slowest"] or [])[:shown]:
         table.add_row(f"{one['seconds']:.2f} s", f"{one['ago']:.0f} s", printable(_short(one["path"])))
     return [table] if table.row_count else []
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from dagfs.cli.complete import files
 from dagfs.cli.values import size_text
 from dagfs.model import printable
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1, required=True, shell_complete=files)
 def warm(paths: tuple[str, ...]) -> None:
     """Fetch everything under PATHS of a mount into the cache, with a progress bar."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -24,7 +24,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef"
 OTHER = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-STATUS = "setpriv --reuid dagfs --regid dagfs --clear-groups env XDG_RUNTIME_DIR={} /opt/dagfs/bin/dagfs status --json"
+AS_ITS_USER = "setpriv --reuid dagfs --regid dagfs --clear-groups"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,12 @@ def url(sample) -> Iterator[str]:
         yield running
 
 
+def documented_status(runtime: str) -> str:
+    """Give the command by which docs/systemd.md asks the mount whose sockets are there."""
+    page = (ROOT / "docs/systemd.md").read_text()
+    return re.search(rf"^sudo -u 'dagfs' (env XDG_RUNTIME_DIR={runtime} .* status)$", page, re.MULTILINE)[1]
+
+
 def documented_commands() -> str:
     """Give the commands by which docs/systemd.md installs the units; there is no sudo, and no need of it."""
     (block,) = re.findall(r"```sh\n(sudo useradd.*?)```", (ROOT / "docs/systemd.md").read_text(), re.DOTALL)
@@ -48,6 +54,8 @@ def documented_commands() -> str:
 def machine(tmp_path_factory, url) -> Iterator[Booted]:
     """With everything installed as docs/systemd.md says, but for the environment: it is this checkout's."""
     program = Path(sys.executable)
+    libraries = [path for path in sys.path if Path(path).is_dir()]  # wherever the environment has them from
+    shown = " ".join(map(str, (ROOT, program.resolve().parents[1], *libraries)))
     with booted(tmp_path_factory.mktemp("machine") / "log") as one:
         parents = " ".join(str(path) for path in [*ROOT.parents, *program.resolve().parents, *program.parents])
         one.run(f"""set -e
@@ -68,7 +76,7 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
             printf '%s\\n' DAGFS_REPO={url} DAGFS_MOUNTPOINT=/srv/images DAGSHUB_CLIENT_HOST={url.rsplit("/", 2)[0]} \
                 DAGSHUB_USER_TOKEN={TOKEN} DAGFS_OPTIONS='--branch main --cache-size 1GiB' > /etc/dagfs/images.env
             mkdir /etc/systemd/system/dagfs-sealed@.service.d
-            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={ROOT} {program.resolve().parents[1]}' \
+            printf '%s\\n' '[Service]' ProtectHome=tmpfs 'BindReadOnlyPaths={shown}' \
                 > /etc/systemd/system/dagfs-sealed@.service.d/checkout.conf
             systemctl daemon-reload
         """)
@@ -76,7 +84,7 @@ def machine(tmp_path_factory, url) -> Iterator[Booted]:
 
 
 def status_of(machine: Booted, runtime: str = "/run") -> dict:
-    return json.loads(machine.run(STATUS.format(runtime)))[0]
+    return json.loads(machine.run(f"{AS_ITS_USER} {documented_status(runtime)} --json"))[0]
 
 
 @pytest.fixture
@@ -191,3 +199,32 @@ def test_a_sealed_service_serves_what_another_mounts(machine, sample):
     machine.run("systemctl stop dagfs-sealed@images")
     machine.until("! findmnt /srv/images")
     machine.until("systemctl show dagfs-pass@images -p ActiveState | grep inactive")
+
+
+def test_a_user_s_own_service_mounts_for_its_user(machine, url, sample):
+    """As after a login, but for who starts the user's systemd."""
+    page = (ROOT / "docs/systemd.md").read_text()
+    ((place, install),) = re.findall(r"```sh\npython3 -m venv (\S+)\n\S+ install \.\n(.*?)```", page, re.DOTALL)
+    (start,) = re.findall(r"```sh\n(systemctl --user .*?)```", page, re.DOTALL)
+    machine.run(f"""set -e
+        useradd --create-home ada
+        install -d -o ada -g ada -m 700 /run/user/$(id -u ada)
+        systemd-run --unit=login-of-ada --uid=ada --property=Delegate=yes --setenv=HOME=/home/ada \
+            --setenv=XDG_RUNTIME_DIR=/run/user/$(id -u ada) {SYSTEMD} --user --unit=basic.target""")
+    ada = (
+        "setpriv --reuid ada --regid ada --init-groups env HOME=/home/ada XDG_RUNTIME_DIR=/run/user/$(id -u ada) sh -ec"
+    )
+    machine.until(f"{ada} 'systemctl --user is-active basic.target'")
+    settings = [f"DAGFS_REPO={url}", "DAGFS_MOUNTPOINT=/home/ada/images", f"DAGSHUB_USER_TOKEN={TOKEN}"]
+    settings.append(f"DAGSHUB_CLIENT_HOST={url.rsplit('/', 2)[0]}")
+    machine.run(f"""{ada} 'mkdir -p {place}/bin
+        ln -s /opt/dagfs/bin/dagfs {place}/bin/dagfs
+        cd {ROOT}
+        {install}
+        printf "%s\\n" {" ".join(settings)} > ~/.config/dagfs/images.env
+        {start}
+        systemctl --user is-active dagfs@images'""")
+    assert machine.run(f"{ada} 'cat ~/images/README.md'") == sample.files["README.md"].decode().strip()
+    machine.run(f"{ada} 'systemctl --user stop dagfs@images'")
+    assert machine.run("findmnt /home/ada/images", check=False) == ""
+    machine.run("systemctl stop login-of-ada")

@@ -38,6 +38,18 @@ def test_every_option_that_the_helper_takes_is_one_of_the_command():
     assert {name: flags[name] for name in VALUES | FLAGS} == dict.fromkeys(VALUES, False) | dict.fromkeys(FLAGS, True)
 
 
+def test_every_option_of_the_command_can_be_written_into_fstab_and_stands_in_the_document():
+    from dagfs.cli.fstab import FLAGS, VALUES
+    from dagfs.cli.mount import mount
+
+    ends_with_who_mounts = {"foreground", "owner"}
+    options = {option.name for option in mount.params if option.opts[0].startswith("--")} - ends_with_who_mounts
+    assert options - VALUES - FLAGS == set()
+    text = (ROOT / "docs/systemd.md").read_text()
+    words = [*(f"{name}=" for name in VALUES - {"source"}), *FLAGS]
+    assert [word for word in words if f"`{word}`" not in text] == []
+
+
 def test_a_value_may_have_commas_in_quotes():
     assert options_of('subdir="a,b",ro,token_file=/etc/t') == ["--subdir=a,b", "--token-file=/etc/t"]
 

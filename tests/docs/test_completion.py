@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import pty
 import re
+import select
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +41,9 @@ _dagfs_completion
 }
 
 
+REST = ("1", "serving", 1, (), 1, "log", "cache", birth(1))
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
@@ -57,6 +68,84 @@ def completed(shell: str, home: Home, tmp_path: Path, *words: str) -> str:
     return done.stdout + done.stderr
 
 
+ZSH = """fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' insert-tab false"""
+"""The last, since a TAB is taken for itself where Enter has been typed already."""
+TERMINAL = {
+    "bash": ("source dagfs.bash", "bash", "--noprofile", "--norc", "-i"),
+    "zsh": (ZSH, "zsh", "-f", "-i"),
+    "fish": ("source dagfs.fish", "fish", "--no-config", "-i"),
+}
+TYPED = """#!{python}
+import json, os, sys
+from dagfs.cli.main import main
+if "_DAGFS_COMPLETE" in os.environ:
+    main()
+with open("typed.part", "w") as file:
+    json.dump(sys.argv[1:], file)
+os.rename("typed.part", "typed")
+"""
+
+
+@contextlib.contextmanager
+def terminal(shell: str, home: Home, place: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Run a shell in a terminal; gives what types a line there, and tells with which words `dagfs` was called."""
+    needed(shell, f"apt install {shell}")
+    (place / ("_dagfs" if shell == "zsh" else f"dagfs.{shell}")).write_text(home.run("completion", shell).stdout)
+    (place / "bin/dagfs").write_text(TYPED.format(python=sys.executable))
+    first, *command = TERMINAL[shell]
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.chdir(place)
+        os.execvpe(command[0], command, home.environment() | {"TERM": "xterm"})
+    seen = b""
+
+    def line(keys: str) -> list[str]:
+        nonlocal seen
+        os.write(screen, keys.encode() + b"\r")
+        deadline = time.monotonic() + 30
+        while not (place / "typed").exists():
+            assert time.monotonic() < deadline, seen[-2000:]
+            if select.select([screen], [], [], 0.05)[0]:
+                seen += (said := os.read(screen, 65536))
+                if b"\x1b[c" in said or b"\x1b[0c" in said:  # fish asks what kind of terminal this is
+                    os.write(screen, b"\x1b[?62c")
+        words = json.loads((place / "typed").read_text())
+        (place / "typed").unlink()
+        return [word.removesuffix("/") for word in words]  # zsh takes it away again
+
+    try:
+        line(f"{first}\ndagfs ready")
+        yield line
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(screen)
+
+
+@pytest.mark.parametrize("shell", list(TERMINAL))
+def test_a_tab_completes_in_a_terminal(shell, home, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures.txt").touch()
+    (tmp_path / "token.txt").touch()
+    with terminal(shell, home, tmp_path) as typed:
+        assert typed("dagfs unmo\t") == ["unmount"]
+        assert typed("dagfs mount --cache-s\t") == ["mount", "--cache-size"]
+        assert typed("dagfs mount o/n pict\t") == ["mount", "o/n", "pictures"]
+        assert typed("dagfs doctor o/n pict\t") == ["doctor", "o/n", "pictures"]
+        assert typed("dagfs mount --cache-dir pict\t") == ["mount", "--cache-dir", "pictures"]
+        assert typed("dagfs doctor --token-file tok\t") == ["doctor", "--token-file", "token.txt"]
+        assert typed("dagfs warm pictures.\t") == ["warm", "pictures.txt"]
+
+
+@pytest.mark.parametrize("shell", list(TERMINAL))
+def test_a_mount_point_with_a_space_is_completed_as_one_word(shell, home, tmp_path):
+    place = tmp_path / "my data"
+    state = MountState(*(str(place), "o/n", "http://h", "main", "c" * 40, "kernel"), *REST)
+    Registry(home.root / "run/dagfs").write(mount_id(place), state)
+    with terminal(shell, home, tmp_path) as typed:
+        assert typed("dagfs unmount my\t") == ["unmount", "my data"]
+
+
 @pytest.mark.parametrize("shell", list(ASK))
 def test_commands_and_options_are_completed(shell, home, tmp_path):
     assert "unmount" in completed(shell, home, tmp_path, "unm")
@@ -68,9 +157,7 @@ def test_commands_and_options_are_completed(shell, home, tmp_path):
 @pytest.mark.parametrize("command", ["unmount", "status", "top"])
 def test_mount_points_are_completed_also_relative_to_here(shell, command, home, tmp_path):
     place = tmp_path / "data"
-    state = MountState(
-        *(str(place), "o/n", "http://h", "main", "c" * 40, "kernel", "1", "serving", 1, (), 1, "log", "cache", birth(1))
-    )
+    state = MountState(*(str(place), "o/n", "http://h", "main", "c" * 40, "kernel"), *REST)
     Registry(home.root / "run/dagfs").write(mount_id(place), state)
     assert str(place) in completed(shell, home, tmp_path, command, str(tmp_path)[:-1])
     assert re.search(r"^data\b", completed(shell, home, tmp_path, command, "da"), re.MULTILINE)

@@ -47,6 +47,13 @@ def test_every_document_is_a_page_that_the_navigation_leads_to(site):
     assert {name for name in names - {"index"} if f'href="{name}/"' not in home} == set()
 
 
+def test_every_page_has_its_place_by_choice():
+    from site_hooks import NAVIGATION
+
+    placed = {name for _, names in NAVIGATION for name in names}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - placed == set()
+
+
 def test_nothing_is_loaded_from_elsewhere(site):
     loaded = [
         (name, target)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.documents import ROOT
+from support.documents import ROOT, blocks, pages
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -57,6 +57,23 @@ def test_every_target_and_script_of_the_workflows_exists():
     scripts = re.findall(r"\bscripts/[\w.-]+", commands)
     assert scripts
     assert [name for name in scripts if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("runner", [".ci/run", ".github/workflows/ci.yml"])
+def test_ci_runs_whatever_a_document_says_runs_its_commands(runner):
+    """A block that something else runs is run by nobody where CI leaves that out."""
+    text = (ROOT / runner).read_text()
+    recipes = dict(re.findall(r"^([a-z]+):.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE))
+    run = text + "".join(recipes[target] for target in re.findall(r"\bmake ([a-z]+)", text))
+    assert "-n 3 --dist loadfile" in run  # make test, which is all but the two kinds below
+    tests = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for block in (block for page in pages() for block in blocks(page) if block.how == "run by"):
+        names = [name for name, code in tests.items() if block.why == name or re.search(rf"def {block.why}\(", code)]
+        for name in names or [block.why]:
+            if name.startswith("tests/integrations/"):
+                assert "-m integration" in run, block.where
+            elif name not in tests or re.search(r"^pytestmark = [^=]*?mark\.stress", tests[name], re.MULTILINE):
+                assert name in run or name == ".ci/run", block.where
 
 
 def test_the_tests_run_on_every_python_that_the_package_names():

@@ -24,6 +24,7 @@ from support.scripted_hub import CERTIFICATE
 
 from dagfs.daemon.doctor import disk, machine
 from dagfs.daemon.doctor.finding import Finding, Level, findings
+from dagfs.devhub.api import Api
 from dagfs.devhub.behaviour import Fault
 from dagfs.kernel.mountinfo import MountPoint
 
@@ -48,7 +49,7 @@ def examined(home, *words, status: int | None = None, prefix: tuple[str, ...] = 
     order = ["ok", "note", "warning", "problem"]
     found: dict[str, dict[str, str]] = {}
     for one in sorted(report["findings"], key=lambda one: order.index(one["level"])):
-        assert one["remedy"] or one["level"] in ("ok", "note"), one
+        assert one["remedy"] or one["level"] == "ok", one
         found[one["name"]] = one
     return found
 
@@ -400,10 +401,27 @@ def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on():
     def broken():
         raise ZeroDivisionError("division by zero")
 
-    checks = [("one", broken), ("two", lambda: [Finding("two", Level.OK, "fine")])]
-    first, second = findings(checks)
+    def refused():
+        raise PermissionError(13, "Permission denied", "/x")
+
+    checks = [("one", broken), ("two", refused), ("three", lambda: [Finding("three", Level.OK, "fine")])]
+    first, second, third = findings(checks)
     assert (first.name, first.level, "report" in first.remedy) == ("one", Level.PROBLEM, True)
-    assert second.level is Level.OK
+    assert (second.name, second.level, "look again" in second.remedy) == ("two", Level.PROBLEM, True)
+    assert third.level is Level.OK
+
+
+def test_a_token_that_may_more_than_a_mount_needs_is_noted(home, sample, monkeypatch):
+    told = Api._describe_repository
+
+    def writable(self):
+        return told(self) | {"permissions": {"admin": False, "push": True, "pull": True}}
+
+    monkeypatch.setattr(Api, "_describe_repository", writable)
+    with hub(sample.path) as url:
+        found = examined(home, url, status=0)["repository"]
+    assert (found["level"], "may push, which no mount needs" in found["text"]) == ("note", True)
+    assert "may only read" in found["remedy"]
 
 
 def test_what_looks_like_a_secret_is_cleaned_out_of_every_finding():

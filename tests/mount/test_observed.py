@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
+from support.documents import blocks
 from support.hubs import hub
 from support.relay import Relay
 from support.tools import needed
@@ -132,6 +133,52 @@ def test_top_in_a_terminal_is_live_and_ends_clean_on_ctrl_c(sample, home, tmp_pa
         assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1  # a screen of its own, given back
         assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")  # the cursor is there again
         assert b"Traceback" not in seen
+
+
+def frames_of_top(home, lines: int, wanted: int = 3) -> list[str]:
+    """Give what `dagfs top` draws on a terminal of so many lines, frame by frame."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = [sys.executable, "-m", "dagfs", "top", "--interval", "0.1"]
+        size = {"TERM": "xterm", "COLUMNS": "80", "LINES": str(lines)}
+        os.execve(sys.executable, words, home.environment() | size)
+    seen = b""
+    try:
+        while seen.count(b"\x1b[H") <= wanted:
+            assert select.select([terminal], [], [], 20)[0], seen
+            seen += os.read(terminal, 65536)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frame) for frame in seen.decode().split("\x1b[H")[1:-1]]
+
+
+def test_mounts_share_the_lines_of_a_low_terminal(sample, home, tmp_path):
+    with (
+        hub(sample.path) as url,
+        home.mounted(url, tmp_path / "one", "--no-prefetch") as one,
+        home.mounted(url, tmp_path / "two", "--no-prefetch") as two,
+    ):
+        for place in (one, two):
+            for path in sorted((place / "images").iterdir())[:12]:
+                path.read_bytes()
+        low, high = frames_of_top(home, 24)[-1], frames_of_top(home, 80)[-1]
+    assert low.count("SLOWEST") == high.count("SLOWEST") == 2
+    assert low.count("╰") == 2  # whole to their last lines
+    assert low.count("images/") < high.count("images/")
+
+
+@pytest.mark.parametrize("columns", [20, 40])
+def test_a_narrow_terminal_cuts_no_figure_off(sample, home, tmp_path, columns):
+    home.extra["COLUMNS"] = str(columns)
+    with hub(sample.path) as url, home.mounted(url, tmp_path / "data") as data:
+        (data / "images/001.jpg").read_bytes()
+        lines = home.run("top", "--once", "--interval", "0.1").stdout.splitlines()
+    assert {len(line) for line in lines} == {columns}
+    inside = " ".join(" ".join(line.strip("│╭╮╰╯─ ") for line in lines).split())
+    for words in ("bytes/s", "0/s", "transfers under", "of what it", "SLOWEST"):
+        assert words in inside, inside
 
 
 def test_top_of_nothing_says_so(home):
@@ -354,6 +401,19 @@ def test_the_document_names_every_metric_and_no_other(sample, home, tmp_path, po
     there = {f"{one.name}_total" if one.type == "counter" else one.name for one in found if "process_" not in one.name}
     named = set(re.findall(r"`(dagfs_\w+)`", (ROOT / "docs/observing.md").read_text()))
     assert named == there
+
+
+@pytest.mark.parametrize(("key", "what"), [("scrape_configs", "config"), ("groups", "rules")])
+def test_prometheus_accepts_what_the_document_gives_it(tmp_path, key, what):
+    page = ROOT / "docs/observing.md"
+    (block,) = [block for block in blocks(page) if block.language == "yaml" and f"{key}:" in block.text]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(block.text)
+    promtool = needed("promtool", "apt install prometheus")
+    checked = subprocess.run([promtool, "check", what, path], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    told = set(re.findall(r"`(dagfs_\w+)`", page.read_text()))
+    assert set(re.findall(r"\bdagfs_\w+", block.text)) - told == set()
 
 
 def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):

@@ -10,6 +10,9 @@ from dagfs.daemon.logs import redact
 from dagfs.errors import DagfsError
 from dagfs.model import printable
 
+FURTHER = "heal what was found above, and look again"
+"""For a check that could not be made."""
+
 
 class Level(enum.Enum):
     """How much it matters."""
@@ -22,7 +25,7 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`name` stays the same over versions; `remedy` is empty where there is nothing to do."""
+    """`name` stays the same over versions; `remedy` is empty where all is well, and nowhere else."""
 
     name: str
     level: Level
@@ -43,7 +46,7 @@ def findings(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
         try:
             yield from (finding.clean() for finding in check())
         except (DagfsError, OSError) as error:
-            yield Finding(name, Level.PROBLEM, str(error)).clean()
+            yield Finding(name, Level.PROBLEM, str(error), FURTHER).clean()
         except Exception as error:  # noqa: BLE001 -- whoever looks for a fault must not be given another one
             text = f"this check failed: {type(error).__name__}: {error}"
             yield Finding(name, Level.PROBLEM, text, "report this as a bug of dagfs").clean()

@@ -67,7 +67,7 @@ def _token(target: Target, places: Places, environment: Mapping[str, str]) -> tu
         text, _, remedy = str(error).partition("; ")
         return None, Finding("token", Level.PROBLEM, text, remedy or "name another file by --token-file")
     if token.current() is None:
-        remedy = f"make one at {target.host}/user/settings/tokens and put it into DAGSHUB_USER_TOKEN or a --token-file"
+        remedy = f"`dagfs login`; or one of {target.host}/user/settings/tokens, in DAGSHUB_USER_TOKEN or a --token-file"
         text = f"none: public repositories only{token.unused and f' ({token.unused})'}"
         return token, Finding("token", Level.NOTE, text, remedy)
     return token, Finding("token", Level.OK, f"from {token.source}")
@@ -96,7 +96,7 @@ def _answers(
 
 def _clock(reply: Reply) -> Finding:
     if reply.date is None:
-        return Finding("clock", Level.NOTE, "the hub does not say what time it is")
+        return Finding("clock", Level.NOTE, "the hub does not say what time it is", "compare `date -u` by hand")
     ahead = -reply.date
     text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the hub's"
     if abs(ahead) > CLOCK_SECONDS:
@@ -111,7 +111,7 @@ def _whose(target: Target, found: Finding, user: Reply) -> Finding:
     if user.status == 200 and login:
         return Finding("token", Level.OK, f"{found.text}, of user {login}")
     text = f"{target.host} does not accept the token {found.text} (HTTP {user.status})"
-    return Finding("token", Level.PROBLEM, text, f"make a new one at {target.host}/user/settings/tokens")
+    return Finding("token", Level.PROBLEM, text, f"`dagfs login`, or a new one of {target.host}/user/settings/tokens")
 
 
 def _repository(
@@ -141,9 +141,12 @@ def _scope(repo: RepoRef, sha: str, reply: Reply) -> Finding:
     more = [name for name in ("push", "admin") if rights.get(name) is True]
     text = f"{repo.slug} can be read, {kind}, at {sha[:12]}"
     if more:
-        return Finding("repository", Level.NOTE, f"{text}; this token may {' and '.join(more)}, which no mount needs")
+        told = f"{text}; this token may {' and '.join(more)}, which no mount needs"
+        return Finding("repository", Level.NOTE, told, "where others can see it, one that may only read is safer")
     return Finding("repository", Level.OK, text)
 
+
+_LEFT_AS_IT_IS = "nothing: it is the hub's way, and dagfs goes along with it"
 
 _COSTS: tuple[tuple[str, str, str], ...] = (
     ("sizes", "listings have sizes", "listings have no sizes: each costs a request of its own"),
@@ -159,9 +162,12 @@ def _variants(found: Variants) -> Iterator[Finding]:
     for name, good, cost in _COSTS:
         there = getattr(found, name)
         if there is None:
-            yield Finding(f"api-{name}", Level.NOTE, "not seen: the repository has no file to see it by")
+            text = "not seen: the repository has no file to see it by"
+            yield Finding(f"api-{name}", Level.NOTE, text, "look at a repository that has one, if it matters")
+        elif there:
+            yield Finding(f"api-{name}", Level.OK, good)
         else:
-            yield Finding(f"api-{name}", Level.OK if there else Level.NOTE, good if there else cost)
+            yield Finding(f"api-{name}", Level.NOTE, cost, _LEFT_AS_IT_IS)
     where = (
         f"content comes from {', '.join(found.redirects)}" if found.redirects else "content comes from the hub itself"
     )
