@@ -89,12 +89,14 @@ def hub_host(environment: Mapping[str, str], option: str | None = None) -> str:
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner can enter, or see that it is one.
+    """Make a directory that only its owner can enter, as those above it that were missing, or see that it is one.
 
     Raises PermissionError when it, or a link in its place, belongs to somebody else, and when others could write into
     it and it is not empty: what lies there may be theirs.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for missing in (path, *path.parents)[::-1]:  # mkdir's own `parents` would leave their mode to the umask
+        if not missing.is_dir():
+            missing.mkdir(mode=0o700, exist_ok=True)
     if system.user() is None:  # Windows keeps a user's directories from others by itself
         return path
     link = path.lstat()

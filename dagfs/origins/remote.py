@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
 from typing import Any
 
-from dagfs.errors import DagfsError, NotFound, ProtocolError, RemoteUnavailable, Stalled, UsageError
+from dagfs.errors import AccessDenied, DagfsError, NotFound, ProtocolError, RemoteUnavailable, Stalled, UsageError
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.hub.source import BodyHead, BodySink, Transfer
 from dagfs.model import Span
@@ -63,6 +63,9 @@ class RemoteWay:
         self.breaker.hit(size)
 
     def failed(self, wanted: Wanted, error: DagfsError) -> None:
+        if isinstance(error, AccessDenied):  # the hub's token may be its keys, and have been replaced
+            with self._lock:
+                self._origin = None  # not closed: what it has under way ends by itself
         self.breaker.failed(NotFound(str(error)) if isinstance(error, Unproved) else error)
 
     def passed_by(self, wanted: Wanted, error: DagfsError | None) -> None:

@@ -90,6 +90,17 @@ def test_a_directory_that_others_could_fill_is_refused_unless_it_is_empty(tmp_pa
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
+def test_whatever_has_to_be_made_on_the_way_is_private_under_any_umask(tmp_path):
+    """A program that reads `dagshub://` has the umask of its user; containers often have none."""
+    old = os.umask(0)
+    try:
+        DiskStore(tmp_path / "cache/dagfs/hub", 1 << 20, Metrics()).close()
+    finally:
+        os.umask(old)
+    modes = [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("cache", "cache/dagfs", "cache/dagfs/hub")]
+    assert modes == [0o700] * 3
+
+
 def test_a_new_file_takes_nobodys_place(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")

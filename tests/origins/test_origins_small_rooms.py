@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.contents import dvc
 
 from dagfs.errors import AccessDenied, IntegrityError, NotFound, ProtocolError, RemoteUnavailable, UsageError
 from dagfs.model import Kind, RepoRef
@@ -22,6 +23,9 @@ from dagfs.origins.addresses import (
 from dagfs.origins.breaker import BARREN, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
 from dagfs.origins.bucket import Address, Bucket, _named
 from dagfs.origins.manifests import listings
+from dagfs.origins.memory import MemoryObjects
+from dagfs.origins.remote import RemoteWay
+from dagfs.origins.seam import Origin, Wanted
 
 REPO = RepoRef("https://hub.test", "owner", "name")
 MD5 = "0" * 32
@@ -273,3 +277,25 @@ def test_a_manifest_of_any_bytes_is_read_or_refused(data: bytes) -> None:
         list(listings("data", data))
     except ProtocolError:
         pass
+
+
+def test_a_remote_that_refuses_its_keys_is_connected_anew_with_those_of_then() -> None:
+    """The hub's own S3 takes the token as its keys, and a token is replaced while a mount runs."""
+    connected: list[Origin] = []
+
+    def connect() -> Origin:
+        connected.append(MemoryObjects())
+        return connected[-1]
+
+    way = RemoteWay("a test", connect)
+    wanted = Wanted(dvc(b"x"), None)
+
+    def ready() -> Origin | None:
+        return way._ready(5)
+
+    assert ready() is ready() is connected[0]
+    way.failed(wanted, RemoteUnavailable("503"))
+    assert ready() is connected[0]
+    way.failed(wanted, AccessDenied("403"))
+    assert ready() is connected[1]
+    assert len(connected) == 2
