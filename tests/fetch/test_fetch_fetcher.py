@@ -571,6 +571,39 @@ def test_a_body_that_ends_before_its_span_or_the_file_does_is_an_error(span: Spa
     assembly.complete()
 
 
+def damaged(assembly: Assembly, data: bytes) -> BaseException:
+    """A compressed body of two pieces, whose checksum does not fit."""
+    assembly.head(BodyHead(0, None, False, None, compressed=True))
+    assembly.data(data[:5000])
+    assembly.data(data[5000:])
+    return assembly.broken_off(DamagedBody("its checksum does not fit"))
+
+
+def test_after_a_damaged_body_a_plain_one_has_to_bring_the_same_from_the_beginning() -> None:
+    sink = RecordingSink()
+    assembly = Assembly(git(LARGE), Span(0, len(LARGE)), sink, BlobIds())
+    assert isinstance(damaged(assembly, LARGE[:9000]), DamagedBody)
+    assert assembly.request() == Span(0, len(LARGE))
+    assert isinstance(assembly.verdict(RemoteUnavailable("given up")), Disproved)
+    body(assembly, LARGE, total=len(LARGE))
+    assembly.complete()
+    assert sink.joined == LARGE
+    assert isinstance(assembly.verdict(RemoteUnavailable("cancelled")), RemoteUnavailable)
+    wrong = Assembly(git(LARGE), Span(0, len(LARGE)), RecordingSink(), BlobIds())
+    damaged(wrong, LARGE[1:9001])
+    with pytest.raises(Disproved):
+        body(wrong, LARGE, total=len(LARGE))
+
+
+def test_after_a_damaged_body_that_followed_a_span_nothing_can_be_compared() -> None:
+    assembly = Assembly(git(LARGE), Span(1000, len(LARGE)), RecordingSink(), BlobIds())
+    assembly.head(BodyHead(1000, None, True, None))
+    assembly.data(LARGE[1000:2000])
+    assembly.broken_off(RemoteUnavailable("cut"))
+    assert assembly.request() == Span(2000, len(LARGE))
+    assert isinstance(damaged(assembly, LARGE[:9000]), Disproved)
+
+
 def test_a_small_body_that_ends_early_is_no_wrong_content() -> None:
     """It is asked for as long as a cut one; wrong content only twice."""
     assembly = Assembly(git(SMALL), None, RecordingSink(), BlobIds())
