@@ -27,6 +27,7 @@ from dagfs.fetch import queue as queue_module
 from dagfs.fetch.assembly import Assembly
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.job import Job
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.fetch.slots import Slots
 from dagfs.hub.memory import MemorySource
@@ -424,6 +425,18 @@ def test_of_a_large_compressed_file_of_unknown_size_nothing_is_given_that_was_le
     hub = hubs({"a": LARGE}, versioning=Versioning.GIT, compressed=True)
     sink = hub.load(git(LARGE, "a", claim="", sized=False)).wait()
     assert (sink.size, sink.pieces, sink.error) == (len(LARGE), {}, None)
+
+
+def test_pauses_between_tries_double_up_to_a_bound(hubs: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, now = hubs({"a": SMALL}), 1000.0
+    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.2)
+    monkeypatch.setattr(fetcher_module.random, "uniform", lambda least, most: most)
+    job = Job(dvc(SMALL, "a"), None, Urgency.READER, RecordingSink(), BlobIds())
+    job.progress = now
+    pauses = [hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now) for _ in range(8)]
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503", 3.0), now) == 13.0
+    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now + hub.fetcher.patience) is None
 
 
 def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:
