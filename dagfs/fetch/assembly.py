@@ -63,10 +63,9 @@ class Assembly:
         self._ranged = False
         self._unproved = False  # the body is compressed and no hash can tell: right iff it ends well
         self._withheld: tuple[int, bytes] | None = None  # offset and bytes of an unproved body's last piece
-        self._damaged = False  # an unproved body was, of which pieces were given
-        self._given_crc: int | None = (
-            None  # CRC-32 of all that was given, iff it is [0, position) and nothing proves it
-        )
+        self._doubted = False  # what was given came of such a body, which broke off: it has to come again, the same
+        self._damaged = False  # and that body did not fit its checksum
+        self._given_crc: int | None = None  # CRC-32 of what was given, iff that is [0, position) and nothing proves it
         self._again_crc = 0  # of the same bytes, as they come again
         self._blob_ids = blob_ids
         self._disbelieved: list[str] = []  # MD5s; outlives a restart
@@ -74,7 +73,7 @@ class Assembly:
     def request(self) -> Span | None:
         """Give the span to ask for next; None is the whole file."""
         if self._mode is Mode.STREAM:
-            return Span(self.position, self._end)
+            return Span(0 if self._doubted else self.position, self._end)
         if self._mode is Mode.MEASURE:
             return None
         if self._size is not None:
@@ -127,6 +126,7 @@ class Assembly:
             if self.position < min(self._end, self._size or self._end):
                 raise ProtocolError(f"{self._path}: the body ended at {self.position}, not at {self._end}")
             self._give_withheld()
+            self._doubted = self._damaged = False
             return
         if self._mode is Mode.MEASURE and self.position > WHOLE_MAX:
             self._announce(self.position)
@@ -173,18 +173,23 @@ class Assembly:
             self._size = self._content.size
         return True
 
-    def broken_off(self, error: BaseException) -> None:
-        """A body has ended early, or badly. What came of an unproved one may be wrong: begin anew. Where pieces of it
-        were given, the next body tells: it has to bring the same, and to end well."""
+    def broken_off(self, error: BaseException) -> BaseException:
+        """A body has ended early, or badly; give what that means. What came of an unproved one may be wrong: begin
+        anew. Where pieces of it were given, the next body tells: it has to bring the same, and to end well."""
         if self._withheld is not None:
             self.position, self._withheld = self._withheld[0], None
         damaged = isinstance(error, DamagedBody)
         if (damaged or (self._unproved and isinstance(error, RemoteError))) and not self.restart():
             self._damaged = self._damaged or (damaged and self._unproved)
+            self._doubted = self._unproved and self._given_crc is not None
+            if self._damaged and not self._doubted:
+                return self.verdict(ProtocolError(str(error)))
+        return error
 
     def verdict(self, error: DagfsError) -> DagfsError:
         """Give what the load has failed with: bytes that nothing has proved since they were doubted are wrong."""
-        return Disproved(f"{self._path}: {error}") if self._damaged else error
+        told = isinstance(error, Disproved) or not self._damaged
+        return error if told else Disproved(f"{self._path}: {error}")
 
     @property
     def _path(self) -> str:
@@ -262,6 +267,8 @@ class Assembly:
             self._again_crc = zlib.crc32(chunk[:skipped], self._again_crc)
             if not self._skip and self._again_crc != self._given_crc:
                 raise Disproved(f"{self._path}: the hub sent other bytes before")
+            self._doubted = self._doubted and (self._skip > 0 or self._unproved)
+            self._damaged = self._damaged and self._doubted
         return chunk[skipped:]
 
     def _keep_first(self, chunk: bytes) -> None:

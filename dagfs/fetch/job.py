@@ -113,7 +113,7 @@ class Attempt:
             self._take(assembly.complete)
         failure = self._error or error
         if failure is not None:
-            assembly.broken_off(failure)
+            failure = assembly.broken_off(failure)
         self._ended(self._job, self, failure)
 
     def _begin(self, head: BodyHead) -> None:

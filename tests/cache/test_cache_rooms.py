@@ -225,6 +225,22 @@ def test_blocks_of_a_damaged_body_are_gone_where_no_hash_could_find_them(
     eventually(lambda: built.cache.cached(content) or limit < len(LARGE))
 
 
+def test_a_file_without_a_hash_is_not_published_before_the_body_that_completes_it_has_ended_well(
+    rooms: Callable[..., Rooms],
+) -> None:
+    """Its end was there already, so nothing of the body is missing when its checksum turns out not to fit."""
+    built, content = rooms({"large": LARGE}, versioning=Versioning.GIT, compressed=True), git(LARGE, "large", claim="")
+    built.fetcher.patience = 0.3
+    part, last = built.store.partial(content, len(LARGE)), len(LARGE) // BLOCK * BLOCK - BLOCK
+    part.write(last, LARGE[last:])
+    part.close()
+    built.source.fail("open:large", DamagedBody("its checksum does not fit"), times=1_000, after=len(LARGE))
+    built.cache.prepare(content, Span(0, len(LARGE)), READER)
+    eventually(lambda: built.cache.in_flight().large == 0)
+    assert not built.cache.cached(content)
+    assert built.store.partial(content, len(LARGE)).missing(Span(0, len(LARGE))) == [Span(0, len(LARGE))]
+
+
 def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[..., Rooms]) -> None:
     one = rooms({"large": LARGE})
     partial = one.store.partial(dvc(LARGE, "large"), len(LARGE))

@@ -27,6 +27,7 @@ from dagfs.fetch import retries
 from dagfs.fetch.assembly import Assembly
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.fetcher import Fetcher
+from dagfs.fetch.job import Job
 from dagfs.fetch.seam import WHOLE_MAX
 from dagfs.fetch.slots import Slots
 from dagfs.hub.memory import MemorySource
@@ -426,6 +427,18 @@ def test_of_a_large_compressed_file_of_unknown_size_nothing_is_given_that_was_le
     assert (sink.size, sink.pieces, sink.error) == (len(LARGE), {}, None)
 
 
+def test_pauses_between_tries_double_up_to_a_bound(hubs: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, now = hubs({"a": SMALL}), 1000.0
+    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.2)
+    monkeypatch.setattr(fetcher_module.random, "uniform", lambda least, most: most)
+    job = Job(dvc(SMALL, "a"), None, Urgency.READER, RecordingSink(), BlobIds())
+    job.progress = now
+    pauses = [hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now) for _ in range(8)]
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503", 3.0), now) == 13.0
+    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now + hub.fetcher.patience) is None
+
+
 def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:
     hub = hubs({"a": SMALL, "b": SMALL})
     hub.fetcher.patience = 0.3
@@ -569,6 +582,39 @@ def test_a_body_that_ends_before_its_span_or_the_file_does_is_an_error(span: Spa
         assembly.complete()
     assembly.data(LARGE[span.start + came : span.end])
     assembly.complete()
+
+
+def damaged(assembly: Assembly, data: bytes) -> BaseException:
+    """A compressed body of two pieces, whose checksum does not fit."""
+    assembly.head(BodyHead(0, None, False, None, compressed=True))
+    assembly.data(data[:5000])
+    assembly.data(data[5000:])
+    return assembly.broken_off(DamagedBody("its checksum does not fit"))
+
+
+def test_after_a_damaged_body_a_plain_one_has_to_bring_the_same_from_the_beginning() -> None:
+    sink = RecordingSink()
+    assembly = Assembly(git(LARGE), Span(0, len(LARGE)), sink, BlobIds())
+    assert isinstance(damaged(assembly, LARGE[:9000]), DamagedBody)
+    assert assembly.request() == Span(0, len(LARGE))
+    assert isinstance(assembly.verdict(RemoteUnavailable("given up")), Disproved)
+    body(assembly, LARGE, total=len(LARGE))
+    assembly.complete()
+    assert sink.joined == LARGE
+    assert isinstance(assembly.verdict(RemoteUnavailable("cancelled")), RemoteUnavailable)
+    wrong = Assembly(git(LARGE), Span(0, len(LARGE)), RecordingSink(), BlobIds())
+    damaged(wrong, LARGE[1:9001])
+    with pytest.raises(Disproved):
+        body(wrong, LARGE, total=len(LARGE))
+
+
+def test_after_a_damaged_body_that_followed_a_span_nothing_can_be_compared() -> None:
+    assembly = Assembly(git(LARGE), Span(1000, len(LARGE)), RecordingSink(), BlobIds())
+    assembly.head(BodyHead(1000, None, True, None))
+    assembly.data(LARGE[1000:2000])
+    assembly.broken_off(RemoteUnavailable("cut"))
+    assert assembly.request() == Span(2000, len(LARGE))
+    assert isinstance(damaged(assembly, LARGE[:9000]), Disproved)
 
 
 def test_a_small_body_that_ends_early_is_no_wrong_content() -> None:

@@ -626,6 +626,22 @@ def test_pieces_of_any_size_make_blocks(opened: Opener) -> None:
     partial.close()
 
 
+@pytest.mark.parametrize("change", [-100, 100])
+def test_blocks_whose_file_has_another_length_are_none(opened: Opener, change: int) -> None:
+    """What lies behind the end would become a part of the whole file."""
+    store, data = opened(), noise(LARGE)
+    part = store.partial(dvc(data), LARGE)
+    part.write(0, data[: 2 * BLOCK])
+    part.close()
+    store.close()
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    os.truncate(path, LARGE + change)
+    part = opened().partial(dvc(data), LARGE)
+    assert part.missing(Span(0, LARGE)) == [Span(0, LARGE)]
+    assert path.stat().st_size == LARGE
+    part.close()
+
+
 def test_a_whole_large_file_is_published_and_its_blocks_are_gone(opened: Opener) -> None:
     data = noise(LARGE)
     store = opened()
