@@ -22,7 +22,7 @@ from support.commands import Home, asked
 from support.hubs import hub
 from support.nodes import network
 from support.relay import Relay
-from support.repos import big_directory
+from support.repos import Truth, big_directory
 from support.s3server import BUCKET, s3_server
 
 SIZE = 100_000
@@ -42,6 +42,9 @@ WAYS = {
 }
 """Name -> with a tier, at once, shuffled."""
 
+LARGE = 64 * MB
+LARGE_WAYS = {name: WAYS[name] for name in ("no tier", "tier, all at once, one order", "tier, one after another")}
+
 
 def epoch(places: list[Path], names: list[str], *, at_once: bool, shuffled: bool) -> None:
     """Read all files on every machine."""
@@ -57,12 +60,12 @@ def epoch(places: list[Path], names: list[str], *, at_once: bool, shuffled: bool
     assert all(reader.wait(600) == 0 for reader in running)
 
 
-def one(root: Path, count: int, names: list[str], way: tuple[bool, bool, bool]) -> dict[str, int]:
+def one(repository: Path, root: Path, count: int, names: list[str], way: tuple[bool, bool, bool]) -> dict[str, int]:
     """Give bytes and requests for files, of hub and tier."""
     tier, at_once, shuffled = way
     with ExitStack() as stack:
         net = stack.enter_context(network(count))
-        url = stack.enter_context(hub(root.parent / "repository", latency=0.01))
+        url = stack.enter_context(hub(repository, latency=0.01))
         server = stack.enter_context(s3_server(net.address))
         relay = stack.enter_context(Relay(url, address=net.address))
         there = relay.url + urlsplit(url).path
@@ -94,35 +97,44 @@ def listings(root: Path) -> dict[str, int]:
     return found
 
 
-def measure(files: int = 300, nodes: list[int] | None = None) -> dict[str, Any]:
+def measure(files: int = 300, nodes: list[int] | None = None, large: int = LARGE) -> dict[str, Any]:
     counts = nodes or [1, 2, 4]
     with workplace() as name:
         root = Path(name)
         truth = big_directory(root / "repository", files, size=SIZE, per_directory=PER_DIRECTORY, distinct=files)
-        names = sorted(truth.dvc[truth.head])
-        rows = {}
-        for title, way in WAYS.items():
-            for count in counts:
-                say(f"{title}, {count}")
-                (place := root / f"{len(rows)}").mkdir()
-                rows[f"{title}/{count}"] = one(place, count, names, way)
+        rows = figures(truth, WAYS, root / "small", counts)
+        truth = big_directory(root / "large-repository", 1, size=large)
+        large_rows = figures(truth, LARGE_WAYS, root / "large", counts)
         (place := root / "listings").mkdir()
         found = listings(place)
-    return {"rows": rows, "nodes": counts, "files": files, "listings": found, "directories": -(-files // PER_DIRECTORY)}
+    told = {"nodes": counts, "files": files, "large": large, "directories": -(-files // PER_DIRECTORY)}
+    return {"rows": rows, "large_rows": large_rows, "listings": found, **told}
+
+
+def figures(truth: Truth, ways: dict[str, Any], root: Path, counts: list[int]) -> dict[str, dict[str, int]]:
+    """Give the figures of each way and number of machines, "WAY/NUMBER"."""
+    rows: dict[str, dict[str, int]] = {}
+    for title, way in ways.items():
+        for count in counts:
+            say(f"{title}, {count}, {root.name}")
+            (place := root / f"{len(rows)}").mkdir(parents=True)
+            rows[f"{title}/{count}"] = one(truth.path, place, count, sorted(truth.dvc[truth.head]), way)
+    return rows
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:
-    command, rows, nodes = "make bench PARTS=shared", figures["rows"], figures["nodes"]
+    command, nodes = "make bench PARTS=shared", figures["nodes"]
     head = [f"{figures['files']} files of 100 KB, read by so many machines", *map(str, nodes)]
+    large = f"one file of {figures['large'] // MB} MB, read by so many machines: from the hub, requests"
 
-    def table(what: str) -> list[list[str]]:
+    def table(what: str, rows: dict[str, dict[str, int]], ways: dict[str, Any]) -> list[list[str]]:
         cells = (
             "{0[hub bytes]:,.1f} MB, {0[hub requests]}"
             if what == "hub"
             else "{0[tier bytes]:,.1f} MB, {0[tier requests]}"
         )
         made = []
-        for title in WAYS:
+        for title in ways:
             found = [dict(rows[f"{title}/{count}"]) for count in nodes]
             for one in found:
                 one["hub bytes"] /= MB
@@ -134,8 +146,19 @@ def tables(figures: dict[str, Any]) -> list[Table]:
     manifest = [["one by one", str(found["without"])], ["by the manifest", str(found["with"])]]
     where = f"requests to list {figures['directories']} directories below one that DVC tracks"
     return [
-        Table("shared-hub", command, [f"{head[0]}: from the hub, requests", *head[1:]], table("hub")),
-        Table("shared-tier", command, [f"{head[0]}: from the tier, requests", *head[1:]], table("tier")),
+        Table(
+            "shared-hub",
+            command,
+            [f"{head[0]}: from the hub, requests", *head[1:]],
+            table("hub", figures["rows"], WAYS),
+        ),
+        Table("shared-large", command, [large, *head[1:]], table("hub", figures["large_rows"], LARGE_WAYS)),
+        Table(
+            "shared-tier",
+            command,
+            [f"{head[0]}: from the tier, requests", *head[1:]],
+            table("tier", figures["rows"], WAYS),
+        ),
         Table("shared-listings", command, [where, "requests"], manifest),
     ]
 
@@ -144,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--large", type=int, default=LARGE, help="bytes of the large file")
     show(tables(measure(**vars(parser.parse_args()))))
 
 

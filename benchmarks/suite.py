@@ -63,7 +63,11 @@ PARTS = (
     Part("first_look", {"rounds": 1}),
     Part("adapters", {"rounds": 1, "files": 500}),
     Part("http_clients", {"rounds": 1, "files": 300}),
-    Part("shared", {"files": 100, "nodes": [1, 2]}, {"files": 6, "nodes": [1]}),
+    Part(
+        "shared",
+        {"files": 100, "nodes": [1, 2], "large": 20_000_000},
+        {"files": 6, "nodes": [1], "large": 9_000_000},
+    ),
 )
 """In the order in which they run. What `full` leaves out is as the module has it."""
 

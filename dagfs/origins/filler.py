@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from dagfs.errors import DagfsError, IntegrityError
+from dagfs.errors import DagfsError, IntegrityError, NotFound
 from dagfs.fetch.seam import WHOLE_MAX
-from dagfs.model import Content
+from dagfs.model import Content, Span
 from dagfs.origins.breaker import Breaker
 from dagfs.origins.leases import Leases
 from dagfs.origins.parts import key_of, parts_prefix
@@ -152,8 +152,11 @@ class Filler:
             return False
         with closing(found):
             if found.size > WHOLE_MAX:
-                self._objects.write(key, _checked(found, name))
-                self._stored(found.size)
+                if not replace and self._is_there(key, found.size):
+                    self._breaker.worked("there already")
+                else:
+                    self._objects.write(key, _checked(found, name))
+                    self._stored(found.size)
                 self._objects.clear(parts_prefix(name))
                 return True
             data = found.read(0, found.size)
@@ -161,6 +164,13 @@ class Filler:
                 self._breaker.count("left out")  # a text of DVC 2 is named by what it would be with other line ends
                 return False
             return self._put(key, data, replace)
+
+    def _is_there(self, key: str, size: int) -> bool:
+        """Say whether another machine has brought a large file, before all of it is sent."""
+        try:
+            return self._objects.open(key, Span(0, 1)).head.total == size
+        except NotFound:
+            return False
 
     def _put(self, key: str, data: bytes, replace: bool) -> bool:
         if replace:

@@ -45,7 +45,7 @@ def test_the_commands_of_the_document_run_as_they_stand_there(photographs, home,
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def run(words: list[str]) -> str:
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout
 

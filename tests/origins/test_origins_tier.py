@@ -219,8 +219,14 @@ def test_machines_that_begin_a_large_file_at_once_fetch_each_part_once(
     assert [body.wait() for body in bodies] == [LARGE, LARGE]
     assert [body.size for body in bodies] == [len(LARGE)] * 2
     assert sum(machine.opened("large") for machine in two) == len(PARTS)
-    two[0].keep("large", LARGE)
-    eventually(lambda: objects.objects.keys() == {object_key(hashlib.md5(LARGE).hexdigest())})  # no part, no lease
+    for machine in two:
+        eventually(lambda machine=machine: machine.tier.report()["writing"]["waiting"] == 0)
+        machine.keep("large", LARGE)
+    key = object_key(hashlib.md5(LARGE).hexdigest())
+    eventually(lambda: objects.objects.keys() == {key})  # no part, no lease
+    for machine in two:
+        machine.close()
+    assert objects.calls[f"write {key}"] <= 2
 
 
 def test_a_large_file_whose_size_nobody_knows_is_shared_as_soon_as_the_hub_has_told_it(two: list[Machine]) -> None:
@@ -230,6 +236,19 @@ def test_a_large_file_whose_size_nobody_knows_is_shared_as_soon_as_the_hub_has_t
     assert [body.wait() for body in bodies] == [LARGE[: 8 << 20]] * 2
     assert [body.size for body in bodies] == [len(LARGE)] * 2
     assert sum(machine.opened("large") for machine in two) == 2 + 8
+
+
+def test_a_large_file_that_another_machine_has_brought_is_not_sent_again(
+    objects: MemoryObjects, two: list[Machine]
+) -> None:
+    key = object_key(hashlib.md5(LARGE).hexdigest())
+    for machine in two:
+        assert machine.ask("large", Span(0, 100)).wait() == LARGE[:100]  # it is missing for both
+    for machine in two:
+        machine.keep("large", LARGE)
+        machine.close()
+    assert objects.calls[f"write {key}"] == 1
+    assert two[1].tier.report()["writing"]["there already"] == 1
 
 
 def test_a_span_brings_whole_parts_for_the_others_and_its_own_bytes_for_the_reader(
