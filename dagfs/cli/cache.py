@@ -13,7 +13,12 @@ from dagfs.cli.complete import directories
 from dagfs.cli.values import size_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dagfs.store.disk import DiskStore
+
+
+NO_LIMIT = 1 << 62
 
 
 @click.group()
@@ -64,11 +69,24 @@ def clear(cache_dir: str | None) -> None:
 def _stores(cache_dir: str | None) -> Iterator[DiskStore]:
     """Open the store of each hub under the cache directory, one after another."""
     from dagfs.config import places
-    from dagfs.daemon.core import open_stores
 
     cache = places(os.environ, cache_dir).cache
     count = 0
-    for count, store in enumerate(open_stores(cache), start=1):  # noqa: B007 -- told below
+    for count, store in enumerate(_opened(cache), start=1):  # noqa: B007 -- told below
         yield store
     if not count:
         click.echo(f"nothing is kept in {cache}")
+
+
+def _opened(cache: Path) -> Iterator[DiskStore]:
+    """Open each without a limit: nothing is evicted by looking. What is no store is left alone: opening it would make
+    it one, and change its mode."""
+    from dagfs.metrics import Metrics
+    from dagfs.store.disk import DiskStore
+
+    for root in sorted(mark.parent for mark in cache.glob("*/format")):
+        store = DiskStore(root, NO_LIMIT, Metrics())
+        try:
+            yield store
+        finally:
+            store.close()

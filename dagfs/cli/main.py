@@ -19,7 +19,7 @@ from dagfs.cli.serve import demo, serve
 from dagfs.cli.status import status
 from dagfs.cli.top import top
 from dagfs.cli.warm import warm
-from dagfs.errors import DagfsError, UsageError
+from dagfs.errors import DagfsError, NoFuse, UsageError
 from dagfs.model import printable
 
 
@@ -29,6 +29,12 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if sys.platform != "win32" or os.environ.get("DAGFS_DEBUG"):
+                raise
+            needs = f"dagfs: this command is about mounts, and Windows has none (no module {error.name})"
+            click.echo(f"{needs}: read dagshub://owner/name/PATH, docs/python.md", err=True)
+            sys.exit(NoFuse.exit_status)
         except (DagfsError, OSError) as error:
             if os.environ.get("DAGFS_DEBUG") or isinstance(error, BrokenPipeError):
                 raise

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dagfs.daemon.commits import CommitTable
@@ -14,17 +13,13 @@ from dagfs.daemon.generation import Trees
 from dagfs.daemon.plan import MountPlan, ledger_path
 from dagfs.hub.auth import Token
 from dagfs.kernel.waiting import Waiting
-from dagfs.metrics import Metrics
 from dagfs.model import Commit, Content
 from dagfs.repository.core import Repository, Rooms
-from dagfs.store.disk import DiskStore
 from dagfs.store.ledger import Ledger
 from dagfs.store.spare import Spare
 from dagfs.tree.tree import Tree
 from dagfs.vfs.generations import Generations
 from dagfs.vfs.seam import FileSystem
-
-NO_LIMIT = 1 << 62
 
 HIDDEN_TOLD = 100
 """Names of each kind that a report has."""
@@ -132,16 +127,3 @@ class Core(Repository):
         (self.rooms if self.generations is None else self.generations).close()
         super().close()
         self._ledger.close()
-
-
-def open_stores(cache: Path) -> Iterator[DiskStore]:
-    """Open the store of each hub under a cache directory in turn, without a limit: nothing is evicted by looking.
-
-    What is no store is left alone: opening it would make it one, and change its mode.
-    """
-    for root in sorted(mark.parent for mark in cache.glob("*/format")):
-        store = DiskStore(root, NO_LIMIT, Metrics())
-        try:
-            yield store
-        finally:
-            store.close()

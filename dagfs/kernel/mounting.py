@@ -114,7 +114,8 @@ def is_automount(path: str) -> bool:
 def check_fuse(allow_other: bool = False) -> None:
     """Raise NoFuse, with what to do about it, when this machine or this user cannot mount."""
     if not os.path.exists(DEVICE):
-        raise NoFuse(f"no {DEVICE} here: `modprobe fuse`, or start the container with `--device {DEVICE}`")
+        remedies = f"`modprobe fuse`, or start the container with `--device {DEVICE}`"
+        raise NoFuse(f"no {DEVICE} here: {remedies}; dagshub:// is read without it, docs/python.md")
     if os.geteuid() == 0:
         return
     if shutil.which(FUSERMOUNT) is None:

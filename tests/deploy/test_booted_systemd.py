@@ -179,6 +179,24 @@ def test_a_line_of_fstab_is_an_automount_that_mounts_when_somebody_looks(machine
     machine.run("systemctl stop data.automount; systemctl stop data.mount; : > /etc/fstab; systemctl daemon-reload")
 
 
+def test_units_written_by_hand_mount_when_somebody_looks(machine, url, sample):
+    page = (ROOT / "docs/systemd.md").read_text()
+    units = re.findall(r"```ini\n# (/etc/systemd/system/data\.(?:auto)?mount)\n(.*?)```", page, re.DOTALL)
+    assert len(units) == 2
+    written = "".join(f"cat > {path} <<'UNIT'\n{text.replace('owner/name', url)}UNIT\n" for path, text in units)
+    machine.run(f"""set -e
+echo {TOKEN} > /etc/dagfs/token; chmod 600 /etc/dagfs/token
+{written}
+systemctl daemon-reload
+systemctl start data.automount""")
+    assert machine.run("findmnt -no FSTYPE /data") == "autofs"
+    assert machine.run(f"{OTHER} cat /data/README.md") == sample.files["README.md"].decode().strip()
+    assert machine.shows("data.mount", "SubState", "What") == ["mounted", url]
+    machine.run("systemctl stop data.automount; systemctl stop data.mount; rm /etc/systemd/system/data.*;"
+                " systemctl daemon-reload")  # fmt: skip
+    machine.until("! pgrep -f mount[.]dagfs")
+
+
 def test_a_sealed_service_serves_what_another_mounts(machine, sample):
     machine.run("systemctl start dagfs-sealed@images")
     assert machine.run(f"{OTHER} cat /srv/images/README.md") == sample.files["README.md"].decode().strip()

@@ -6,6 +6,7 @@ No Windows and no macOS machine has run this.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,14 +23,14 @@ def split(url: str) -> tuple[str, str]:
     return "/".join(parts[:3]), "/".join(parts[3:])
 
 
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
 LOCAL = "/home/ada/AppData/Local"
-READ = """
+PRETEND = """
 import hashlib, json, os, select, socket, sys, time
-import certifi, diskcache, fsspec, msgspec, pycurl, requests, yaml  # they know other systems themselves
-import multiprocessing.util, pathlib, shutil, subprocess, tempfile, urllib.request
+import certifi, click, diskcache, fsspec, msgspec, pycurl, requests, yaml  # they know other systems themselves
+import rich.console, multiprocessing.util, pathlib, shutil, subprocess, tempfile, urllib.request
 
-host, name, without = sys.argv[1:]
-without = json.loads(without)
+without = json.loads(sys.argv.pop(1))
 modules = without["modules"].split()
 
 
@@ -63,7 +64,11 @@ sys.addaudithook(watch)
 sys.platform = without["platform"]
 if sys.platform == "win32":
     os.kill = kill
-
+"""
+READ = (
+    PRETEND
+    + """
+host, name = sys.argv[1:]
 fs = fsspec.filesystem("dagshub", host=host, prefetch=False)
 found = {path[len(name) + 1 :]: hashlib.sha256(fs.cat_file(path)).hexdigest() for path in fs.find(name)}
 ours = [module for module in sys.modules if module.startswith("dagfs.")]
@@ -71,6 +76,14 @@ assert not [module for module in ours if module.startswith(("dagfs.daemon", "dag
 assert not set(sys.modules).intersection(modules)
 print(json.dumps(found))
 """
+)
+COMMAND = (
+    PRETEND
+    + """
+from dagfs.cli.main import main
+main(prog_name="dagfs")
+"""
+)
 MACOS = {
     "platform": "darwin",
     "modules": "_posixshmem",
@@ -100,9 +113,9 @@ def truths(sample) -> dict[str, str]:
 
 def test_all_is_read_right_without_what_windows_lacks(sample, home, run):
     with hub(sample.path) as url:
-        assert json.loads(run(READ, *split(url), json.dumps(WINDOWS))) == truths(sample)
+        assert json.loads(run(READ, json.dumps(WINDOWS), *split(url))) == truths(sample)
         asked(url, reset=True)
-        assert json.loads(run(READ, *split(url), json.dumps(WINDOWS))) == truths(sample)
+        assert json.loads(run(READ, json.dumps(WINDOWS), *split(url))) == truths(sample)
         again = asked(url)["raw_paths"]
     large = {path for path, body in sample.files.items() if len(body) > 8 << 20}
     assert set(again) <= large  # without locks between processes, the blocks of a large file are not kept
@@ -110,10 +123,37 @@ def test_all_is_read_right_without_what_windows_lacks(sample, home, run):
 
 def test_all_is_read_right_and_kept_without_what_macos_lacks(sample, home, run):
     with hub(sample.path) as url:
-        assert json.loads(run(READ, *split(url), json.dumps(MACOS))) == truths(sample)
+        assert json.loads(run(READ, json.dumps(MACOS), *split(url))) == truths(sample)
         asked(url, reset=True)
-        assert json.loads(run(READ, *split(url), json.dumps(MACOS))) == truths(sample)
+        assert json.loads(run(READ, json.dumps(MACOS), *split(url))) == truths(sample)
         assert asked(url)["raw_paths"] == {}
+
+
+@pytest.mark.parametrize("absent", [WINDOWS, MACOS], ids=lambda absent: absent["platform"])
+def test_login_and_the_cache_are_commands_there_too(sample, home, absent):
+    with hub(sample.path, token=TOKEN) as url:
+        home.extra["DAGSHUB_CLIENT_HOST"] = url.rsplit("/", 2)[0]
+        for words, told in (
+            (("login", "--token"), "logged in to"),
+            (("whoami",), "by the token of token file"),
+            (("cache", "info"), "nothing is kept in"),
+            (("logout",), "1 token of"),
+        ):
+            assert told in commanded(home, absent, *words).stdout
+
+
+@pytest.mark.parametrize("words", ["mount o/n data", "unmount data", "status", "top", "doctor", "warm data"])
+def test_a_command_about_mounts_says_what_to_do_on_windows(home, words):
+    done = commanded(home, WINDOWS, *words.split(), check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (7, "", 1)
+    assert "read dagshub://" in done.stderr
+
+
+def commanded(home, absent, *words, check=True):
+    command = [sys.executable, "-c", COMMAND, json.dumps(absent), *words]
+    return subprocess.run(
+        command, input=TOKEN, env=home.environment(), capture_output=True, text=True, timeout=60, check=check
+    )
 
 
 @pytest.mark.parametrize(("platform", "variables"), [("darwin", {}), ("win32", {"LOCALAPPDATA": LOCAL})])

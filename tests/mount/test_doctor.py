@@ -129,6 +129,7 @@ def test_a_missing_device_is_found(home):
     found = examined(home, "--host", "http://127.0.0.1:1", prefix=in_a_namespace(script), status=1)
     assert found["fuse-device"]["level"] == "problem"
     assert "modprobe fuse" in found["fuse-device"]["remedy"]
+    assert "dagshub://" in found["fuse-device"]["remedy"]
     assert found["mount"]["level"] == "problem"
 
 

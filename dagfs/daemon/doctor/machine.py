@@ -30,6 +30,7 @@ def device() -> Iterator[Finding]:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
         remedy = f"`sudo modprobe fuse`; for a container: `docker run --device {DEVICE} --cap-add SYS_ADMIN`"
+        remedy += "; where neither can be: read dagshub://, docs/python.md"
         yield Finding(name, Level.PROBLEM, f"there is no {DEVICE}", remedy)
     except PermissionError:
         yield _closed(name)
