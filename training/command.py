@@ -86,7 +86,9 @@ def run(train: Callable[[], dict[str, Any]], report: Callable[[dict[str, Any]], 
 
 
 def start_line(summary: dict[str, Any]) -> str:
-    return f"{summary['train_samples']} training and {summary['valid_samples']} validation images on {summary['device']}"
+    return (
+        f"{summary['train_samples']} training and {summary['valid_samples']} validation images on {summary['device']}"
+    )
 
 
 def epoch_line(number: int, epoch: Epoch) -> str:

@@ -26,7 +26,7 @@ def mountpoints(_ctx: click.Context, _parameter: click.Parameter, incomplete: st
     return [item for item in found if item.value]
 
 
-@click.command()
+@click.command(short_help="Complete commands and mount points in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

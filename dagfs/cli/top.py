@@ -27,7 +27,7 @@ SHOWN = 10
 PATH_WIDTH = 60  # columns
 
 
-@click.command()
+@click.command(short_help="Show what mounts are doing, and who waits.")
 @click.argument("mountpoint", required=False, shell_complete=mountpoints)
 @click.option("--once", is_flag=True, help="Print what happens within one interval, and end.")
 @click.option(

@@ -65,7 +65,7 @@ def _token(target: Target, places: Places, environment: Mapping[str, str]) -> tu
         text, _, remedy = str(error).partition("; ")
         return None, Finding("token", Level.PROBLEM, text, remedy or "name another file by --token-file")
     if token.current() is None:
-        remedy = f"make one at {target.host}/user/settings/tokens and put it into DAGSHUB_USER_TOKEN or a --token-file"
+        remedy = f"`dagfs login`; or one of {target.host}/user/settings/tokens in DAGSHUB_USER_TOKEN or a --token-file"
         text = f"none: public repositories only{token.unused and f' ({token.unused})'}"
         return token, Finding("token", Level.NOTE, text, remedy)
     return token, Finding("token", Level.OK, f"from {token.source}")
