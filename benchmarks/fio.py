@@ -91,12 +91,16 @@ def measure(
     }
 
 
+def rate(value: float) -> str:
+    """Write MB/s with as many digits as leave no small rate a zero."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
 def tables(figures: dict[str, Any]) -> list[Table]:
     who, rows = figures["contenders"], []
     for row, found in figures["rows"].items():
-        in_order = row.startswith(IN_ORDER.name)
-        rows.append([f"{row}: MB/s", *(f"{found[one][0]:,.{0 if in_order else 1}f}" for one in who)])
-        if not in_order:
+        rows.append([f"{row}: MB/s", *(rate(found[one][0]) for one in who)])
+        if not row.startswith(IN_ORDER.name):
             rows.append([f"{row}: 99 of 100 within, ms", *(f"{found[one][2]:.3f}" for one in who)])
             rows.append(
                 [f"{row}: MB from the hub", *("-" if one == LOCAL.name else f"{found[one][3]:,.0f}" for one in who)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from charts import Chart, bars
-from contenders import ALL, KERNEL, LINK, LOCAL, Contender, Ground, present
+from contenders import ALL, HOOKED, KERNEL, LINK, LOCAL, RCLONE, Contender, Ground, present
 from measuring import SIZE, Place, drop_caches, may_drop_caches, medians, say, served, shuffled, workplace
 from report import Table, seconds, show
 from repositories import images, plain_copy
@@ -44,6 +44,10 @@ AGAIN = [
     Work("again, page cache, 8 processes", "again", workers=8),
 ]
 REMOUNT = Work("after a remount, page cache dropped", "remount")
+
+HEADLINE = {LOCAL.name, KERNEL.name, RCLONE.name, HOOKED.name}
+HEADLINES = {FIRST[0].name, FIRST[2].name, AGAIN[0].name, REMOUNT.name}
+"""Columns and rows of the README's first table; docs/performance.md has all."""
 
 Notes = dict[str, dict[str, list[tuple[float, int, int]]]]  # work -> contender -> (seconds, requests, bytes) of rounds
 
@@ -120,7 +124,14 @@ def tables(figures: dict[str, Any]) -> list[Table]:
         ]
         traffic.append([work.name, *cells])
     head = ["requests a file; bytes fetched, of those read", *(one for one in who if one != LOCAL.name)]
+    few = [one for one in who if one in HEADLINE]
+    headline = [
+        [work, *(seconds(row[one][0]) if one in row else "-" for one in few)]
+        for work, row in figures["notes"].items()
+        if work in HEADLINES
+    ]
     return [
+        Table("headline", command, [f"seconds; {figures['what']}", *few], headline, notes),
         Table("side-by-side", command, [f"seconds; {figures['what']}", *who], taken, notes),
         Table("side-by-side-traffic", command, head, traffic),
     ]

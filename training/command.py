@@ -97,17 +97,29 @@ def run(train: Callable[[], dict[str, Any]], report: Callable[[dict[str, Any]], 
     return 0
 
 
-def print_report(summary: dict[str, Any], out_dir: Path, files: str) -> None:
-    print(
+def start_line(summary: dict[str, Any]) -> str:
+    return (
         f"{summary['train_samples']} training and {summary['valid_samples']} validation images on {summary['device']}"
     )
-    for number, epoch in enumerate((Epoch(**fields) for fields in summary["epochs"]), 1):
-        print(
-            f"epoch {number}: training loss {epoch.train_loss:.3f}, validation loss {epoch.valid_loss:.3f}, "
-            f"{epoch.seconds:.1f} s ({epoch.first_batch_seconds:.2f} s to the first batch)"
-        )
+
+
+def epoch_line(number: int, epoch: Epoch) -> str:
+    return (
+        f"epoch {number}: training loss {epoch.train_loss:.3f}, validation loss {epoch.valid_loss:.3f}, "
+        f"{epoch.seconds:.1f} s ({epoch.first_batch_seconds:.2f} s to the first batch)"
+    )
+
+
+def print_end(summary: dict[str, Any], out_dir: Path, files: str) -> None:
     print(f"always guessing the mean score: validation loss {summary['baseline_valid_loss']:.3f}")
     print(f"written to {out_dir}: {files}")
+
+
+def print_report(summary: dict[str, Any], out_dir: Path, files: str) -> None:
+    print(start_line(summary))
+    for number, epoch in enumerate((Epoch(**fields) for fields in summary["epochs"]), 1):
+        print(epoch_line(number, epoch))
+    print_end(summary, out_dir, files)
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from training.command import Choices, Epoch, baseline_of, count, parser, print_report, run, write_metrics
+from training.command import (
+    Choices,
+    Epoch,
+    baseline_of,
+    count,
+    epoch_line,
+    parser,
+    print_end,
+    run,
+    start_line,
+    write_metrics,
+)
 from training.dataset import LAIONAestheticsDataset, split
 from training.extractor import DEFAULT_BACKBONE, EfficientNetFeatureExtractor
 from training.plots import plot_losses
@@ -30,12 +41,16 @@ class Settings(Choices):
 
 
 def train_summary(
-    data_dir: Path, out_dir: Path, settings: Settings | None = None, ranks: Ranks | None = None
+    data_dir: Path,
+    out_dir: Path,
+    settings: Settings | None = None,
+    ranks: Ranks | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train on `data_dir`, leave predictor.pt, losses.png and metrics.json in `out_dir`, and give the metrics.
 
-    `batch_size` is that of each rank; the one that leads writes. Raises BrokenData, UnknownBackbone, and OSError when a
-    file or directory cannot be used.
+    `batch_size` is that of each rank; the one that leads writes. `tell` gets a line at the start and for each epoch, as
+    it ends. Raises BrokenData, UnknownBackbone, and OSError when a file or directory cannot be used.
     """
     settings, ranks = settings or Settings(), ranks or Ranks()
     extractor = EfficientNetFeatureExtractor(settings.backbone)
@@ -50,10 +65,6 @@ def train_summary(
     torch.manual_seed(settings.seed)
     predictor = AestheticsPredictor(width, baseline.mean).to(extractor.device)
     loaders = _loaders(train, valid, settings, extractor.device, ranks)
-    epochs = []
-    for epoch in fit(predictor, *loaders, settings.epochs, ranks):
-        epochs.append(epoch)
-        ranks.exchange(dataset.embeddings)
     summary = {
         "settings": asdict(settings),
         "device": str(extractor.device),
@@ -61,8 +72,14 @@ def train_summary(
         "train_samples": len(train),
         "valid_samples": len(valid),
         "baseline_valid_loss": baseline.loss,
-        "embeddings_sha256": _digest(chosen),
     }
+    tell(start_line(summary))
+    epochs = []
+    for epoch in fit(predictor, *loaders, settings.epochs, ranks):
+        epochs.append(epoch)
+        tell(epoch_line(len(epochs), epoch))
+        ranks.exchange(dataset.embeddings)
+    summary["embeddings_sha256"] = _digest(chosen)
     return _leave(summary, epochs, predictor, out_dir) if ranks.leads else summary
 
 
@@ -121,11 +138,15 @@ def main(words: Sequence[str] | None = None) -> int:
     data, output = options.pop("data"), options.pop("output")
     with joined() as ranks:
 
+        def tell(line: str) -> None:
+            if ranks.leads:
+                print(line, flush=True)  # a log, too, shows each as it comes
+
         def report(summary: dict[str, Any]) -> None:
             if ranks.leads:
-                print_report(summary, output, "predictor.pt, losses.png, metrics.json")
+                print_end(summary, output, "predictor.pt, losses.png, metrics.json")
 
-        return run(lambda: train_summary(data, output, Settings(**options), ranks), report)
+        return run(lambda: train_summary(data, output, Settings(**options), ranks, tell), report)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> 
     return [CompletionItem(incomplete, type="file")]
 
 
-@click.command()
+@click.command(short_help="Complete commands and mount points in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _STYLES = {"ok": ("green", "ok"), "note": ("cyan", "note"), "warning": ("yellow", "warn"), "problem": ("red", "FAIL")}
 
 
-@click.command()
+@click.command(short_help="Say what stands in the way of a mount.")
 @click.argument("repo", required=False)
 @click.argument("mountpoint", required=False, shell_complete=directories)
 @click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")

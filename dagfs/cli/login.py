@@ -120,7 +120,7 @@ def _tokens(count: int) -> str:
     return f"{count} token{'' if count == 1 else 's'}"
 
 
-@click.command()
+@click.command(short_help="Tell whose token is used, and where it is from.")
 @host_option
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 def whoami(host: str | None, token_file: Path | None) -> None:

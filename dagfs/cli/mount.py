@@ -43,7 +43,10 @@ def mount(repo: str, mountpoint: str, foreground: bool, **given: Any) -> None:
 @click.command()
 @click.argument("mountpoint", shell_complete=mountpoints)
 def unmount(mountpoint: str) -> None:
-    """End the mount at MOUNTPOINT; downloads under way are dropped."""
+    """End the mount at MOUNTPOINT, also while it is in use.
+
+    Downloads under way are dropped, and programs that still read there get ENOTCONN.
+    """
     from dagfs.config import places
     from dagfs.daemon.ending import end
     from dagfs.daemon.plan import absolute

@@ -49,7 +49,10 @@ OPTIONS = (
         "--shared-cache", metavar="URL", help="Tier of many machines: s3://BUCKET/PREFIX, gs://, az://, file:///."
     ),
     click.option(
-        "--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token."
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="File that holds the access token; else DAGSHUB_USER_TOKEN, or what `dagfs login` has stored.",
     ),
     click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount."),
     click.option(

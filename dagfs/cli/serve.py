@@ -11,7 +11,7 @@ import click
 VARIABLE = "DAGFS_SERVE_TOKEN"
 
 
-@click.command()
+@click.command(short_help="Serve a local git and DVC repository as a hub.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--port", type=int, default=0, help="TCP port on 127.0.0.1; a free one if not given.")
 @click.option("--name", metavar="OWNER/NAME", help="How the repository is called; found in its remote if not given.")
@@ -58,9 +58,9 @@ def _storages(pairs: tuple[str, ...]) -> dict[str, Path]:
     return {bucket: Path(folder) for bucket, _, folder in split}
 
 
-@click.command()
-@click.option("--images", type=click.IntRange(min=32), default=300, help="How many images the demo's repository has.")
-@click.option("--epochs", type=click.IntRange(min=1), default=3)
+@click.command(short_help="Train on a mount of a small repository.")
+@click.option("--images", type=click.IntRange(min=32), default=300, help="Images of the demo's repository; 300.")
+@click.option("--epochs", type=click.IntRange(min=1), default=3, help="Epochs of each training; 3.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Weights and plots.")
 def demo(images: int, epochs: int, output: Path) -> None:
     """Build a small repository, serve it with 20 ms latency, mount it and train on the mount."""

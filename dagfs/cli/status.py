@@ -47,7 +47,7 @@ def status(mountpoint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif not found:
-        click.echo(f"nothing is mounted at {printable(mountpoint)}" if mountpoint else "nothing is mounted")
+        click.echo(f"no mount of yours at {printable(mountpoint)}" if mountpoint else "nothing is mounted")
     else:
         click.echo("\n\n".join(_paragraph(report) for report in found))
     if mountpoint and not any(report["state"] == "serving" for report in found):

@@ -30,7 +30,7 @@ OTHER_LINES = 9
 """Of a mount without waiting processes and slow files: its frame, what it is, four figures, two headings."""
 
 
-@click.command()
+@click.command(short_help="Show what mounts are doing, and who waits.")
 @click.argument("mountpoint", required=False, shell_complete=mountpoints)
 @click.option("--once", is_flag=True, help="Print what happens within one interval, and end.")
 @click.option(

@@ -7,15 +7,20 @@ import re
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _BINARY = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
+BARE_BYTES = 10_000
+"""Below it a number without a unit was meant in another one."""
+
 
 def parse_size(text: str | int) -> int:
     """Give the bytes that 500MB, 50GiB or 1.5T mean; the type of an option, so ValueError is told by click."""
     if isinstance(text, int):
         return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)(B?)\s*", text, re.IGNORECASE)
     if not match:
         raise ValueError(f"{text!r} is not a size; write it like 50GiB or 500MB")
-    number, letter, binary = match.groups()
+    number, letter, binary, bytes_said = match.groups()
+    if not letter and not bytes_said and 0 < float(number) < BARE_BYTES:
+        raise ValueError(f"{text!r} would be bytes; a size has a unit, like 50GiB or 500MB")
     unit = (_BINARY if binary and letter else _UNITS)[letter.upper()]
     return int(float(number) * unit)
 

@@ -13,7 +13,7 @@ from dagfs.cli.values import size_text
 from dagfs.model import printable
 
 
-@click.command()
+@click.command(short_help="Fetch paths of a mount into the cache.")
 @click.argument("paths", nargs=-1, required=True, shell_complete=files)
 def warm(paths: tuple[str, ...]) -> None:
     """Fetch everything under PATHS of a mount into the cache, with a progress bar."""
@@ -24,9 +24,10 @@ def warm(paths: tuple[str, ...]) -> None:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     failed: list[str] = []
+    steps = run(places(os.environ), [Path(path) for path in paths])
     with Progress(*columns) as progress:
         bar = progress.add_task("listing", total=None)
-        for step in run(places(os.environ), [Path(path) for path in paths]):
+        for step in steps:
             text = f"{step.done_files:,}/{step.files:,} files, {size_text(step.done_bytes)}"
             progress.update(bar, description=text, total=step.bytes, completed=step.done_bytes)
             failed.extend(step.failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import time
 from pathlib import Path
@@ -49,11 +50,21 @@ def end(mountpoint: Path, places: Places) -> str:
 
 def _unmount(mountpoint: Path) -> None:
     """Raises DagfsError: BadMountPoint is for places where nothing is mounted."""
+    found = find_mount(str(mountpoint))
+    if found and found.user is not None and os.geteuid() not in (0, found.user):
+        raise DagfsError(f"{mountpoint} is a mount of user {_name(found.user)}: only that user and root can unmount it")
     try:
         unmount(mountpoint)
     except BadMountPoint as error:
         if is_ours(str(mountpoint)):  # else somebody else was faster
             raise DagfsError(f"{mountpoint} stays mounted: {error}") from error
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def _nothing_at(mountpoint: Path, registry: Registry) -> str:

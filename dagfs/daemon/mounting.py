@@ -148,6 +148,7 @@ class Announcer:
         self._publish(self._state.changed(state="serving"))
         what = f"{self._state.host}/{self._state.repo} at {self._state.commit[:12]}"
         notify(f"READY=1\nSTATUS=serving {what}")
+        log.info("%s is mounted at %s", what, self._state.mountpoint)
         if not self._herald.say(Outcome(None, detail=f"{what} is mounted at {self._state.mountpoint}")):
             log.warning("the command that asked for the mount was interrupted: ending it")
             os.kill(os.getpid(), signal.SIGTERM)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
@@ -52,9 +52,13 @@ class Step:
 
 
 def warm(places: Places, paths: Sequence[Path]) -> Iterator[Step]:
-    """Ask the daemons of the mounts that hold `paths`, one after another. Raises BadMountPoint, RemoteError."""
+    """Ask the daemons of the mounts that hold `paths`, one after another. Raises BadMountPoint at once, RemoteError."""
     registry = Registry(places.runtime)
-    for name, inside in _by_mount(registry, paths).items():
+    return _asked(registry, _by_mount(registry, paths))
+
+
+def _asked(registry: Registry, found: Mapping[str, list[str]]) -> Iterator[Step]:
+    for name, inside in found.items():
         try:
             for answer in ask(registry.socket(name), {"op": "warm", "paths": inside}, SILENCE_SECONDS):
                 if "error" in answer:

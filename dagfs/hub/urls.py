@@ -120,6 +120,8 @@ def parse_repo(argument: str, default_host: str) -> tuple[RepoRef, str | None]:
             )
         location, revision = _split_revision(text)
         host, segments = check_host(default_host), location
+    elif text.startswith("dagshub://"):
+        raise UsageError(f"{redact(argument)!r} is a path for fsspec; a mount takes OWNER/NAME, without dagshub://")
     else:
         host, location, revision = _split_url(text, check_host(default_host))
         segments = location

@@ -20,12 +20,14 @@ DEAD = 3  # an exit status
 @dataclass(frozen=True, slots=True)
 class MountPoint:
     """A line of the mount table. `connection`: the minor device number, by which the kernel calls a FUSE connection.
-    `shared`: what is mounted below is seen by other mount namespaces that have it, too."""
+    `shared`: what is mounted below is seen by other mount namespaces that have it, too. `user`: whose FUSE mount it is.
+    """
 
     path: str
     file_system: str
     connection: int
     shared: bool = False
+    user: int | None = None
 
     @property
     def ours(self) -> bool:
@@ -40,7 +42,14 @@ def mount_points() -> Iterator[MountPoint]:
             fields = line.split(" ")
             end = fields.index("-")  # of the fields that there may be any number of
             shared = any(field.startswith("shared:") for field in fields[6:end])
-            yield MountPoint(_unescaped(fields[4]), fields[end + 1], int(fields[2].partition(":")[2]), shared)
+            user = re.search(r"\buser_id=(\d+)", fields[end + 3])
+            yield MountPoint(
+                _unescaped(fields[4]),
+                fields[end + 1],
+                int(fields[2].partition(":")[2]),
+                shared,
+                int(user[1]) if user else None,
+            )
 
 
 def find_mount(path: str) -> MountPoint | None:

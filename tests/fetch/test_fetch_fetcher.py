@@ -427,16 +427,16 @@ def test_of_a_large_compressed_file_of_unknown_size_nothing_is_given_that_was_le
     assert (sink.size, sink.pieces, sink.error) == (len(LARGE), {}, None)
 
 
-def test_pauses_between_tries_double_up_to_a_bound(hubs: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
-    hub, now = hubs({"a": SMALL}), 1000.0
-    monkeypatch.setattr(fetcher_module, "BACKOFF", 0.2)
-    monkeypatch.setattr(fetcher_module.random, "uniform", lambda least, most: most)
+def test_pauses_between_tries_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(retries, "BACKOFF", 0.2)
+    monkeypatch.setattr(retries.random, "uniform", lambda least, most: most)
     job = Job(dvc(SMALL, "a"), None, Urgency.READER, RecordingSink(), BlobIds())
     job.progress = now
-    pauses = [hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now) for _ in range(8)]
+    pauses = [retries.delay_of(job, RemoteUnavailable("HTTP 503"), now, 60.0) for _ in range(8)]
     assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
-    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503", 3.0), now) == 13.0
-    assert hub.fetcher._delay(job, RemoteUnavailable("HTTP 503"), now + hub.fetcher.patience) is None
+    assert retries.delay_of(job, RemoteUnavailable("HTTP 503", 3.0), now, 60.0) == 13.0
+    assert retries.delay_of(job, RemoteUnavailable("HTTP 503"), now + 60.0, 60.0) is None
 
 
 def test_a_refusal_for_an_hour_stops_nobody_for_an_hour(hubs: type[Hub]) -> None:

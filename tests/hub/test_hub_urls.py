@@ -45,6 +45,11 @@ def test_what_is_no_repository_is_a_usage_error_of_one_line(argument):
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_of_fsspec_is_told_from_an_unknown_scheme():
+    with pytest.raises(UsageError, match="a path for fsspec; a mount takes OWNER/NAME"):
+        parse_repo("dagshub://o/n/labels.csv", HUB)
+
+
 def test_credentials_in_a_url_are_refused_and_not_repeated():
     for argument in ("https://user:s3cret@dagshub.com/o/n", "https://s3cret@h/o/n@main"):
         with pytest.raises(UsageError) as caught:

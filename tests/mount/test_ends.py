@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.commands import DETACH
 from support.hubs import hub
+from support.users import NOBODY, run_as
 
 from dagfs.config import places
 from dagfs.daemon import ending
@@ -51,6 +52,27 @@ def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
     assert done.returncode == UnknownRepository.exit_status
     assert "dagfs: no repository" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_foreground_tells_when_it_can_be_read_and_which_commit_it_is(url, home, tmp_path):
+    (tmp_path / "m").mkdir()
+    with started(home, "mount", url, tmp_path / "m", "--foreground") as daemon:
+        line = daemon.stderr.readline()
+        (report,) = home.status()
+        daemon.terminate()
+    assert f"{url} at {report['commit'][:12]} is mounted at {tmp_path / 'm'}" in line
+    assert report["state"] == "serving"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_would_unmount_anothers_mount_is_told_whose_it_is(url, home, tmp_path):
+    def try_it() -> None:
+        with pytest.raises(DagfsError, match=r"a mount of user root: only that user and root can unmount it"):
+            ending.end(tmp_path / "m", places({"HOME": "/nowhere"}))
+
+    with home.mounted(url, tmp_path / "m"):
+        assert run_as(NOBODY, try_it) == 0
+        assert home.status()[0]["state"] == "serving"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -100,6 +100,12 @@ def test_a_place_that_is_mounted_already(url, home, tmp_path):
         assert os.path.ismount(data)
 
 
+def test_status_of_a_place_without_a_mount_of_this_user(home):
+    """It cannot see other users' mounts, so it does not say that nothing is mounted there."""
+    done = home.run("status", "/proc", check=False)
+    assert (done.returncode, done.stdout) == (1, "no mount of yours at /proc\n")
+
+
 def test_unmounting_what_is_not_mounted(home, tmp_path):
     done = home.run("unmount", tmp_path, check=False)
     assert done.returncode == BadMountPoint.exit_status
@@ -112,7 +118,7 @@ def test_two_revisions_at_once(url, home, tmp_path):
     assert "one of" in done.stderr
 
 
-@pytest.mark.parametrize("size", ["", "ten", "5 parsecs", "-3GB"])
+@pytest.mark.parametrize("size", ["", "ten", "5 parsecs", "-3GB", "50"])  # 50 bytes would be meant by nobody
 def test_a_size_that_is_none(url, home, tmp_path, size):
     done = home.run("mount", url, tmp_path, "--cache-size", size, check=False)
     assert done.returncode == 2

@@ -446,7 +446,7 @@ def test_in_the_foreground_the_objects_go_to_stderr(sample, home, tmp_path):
             wait_for(lambda: home.status()[0]["generation"] == 2)
             daemon.terminate()
             lines = daemon.communicate(timeout=20)[1].splitlines()
-    assert {json.loads(line)["logger"] for line in lines} == {"dagfs.supervisor.loop"}
+    assert {json.loads(line)["logger"] for line in lines} == {"dagfs.daemon.mounting", "dagfs.supervisor.loop"}
     assert len(lines) >= 2
 
 

@@ -97,6 +97,19 @@ def test_the_command_with_workers_prints_a_short_summary(photographs: Path, tmp_
     assert done.stderr == ""  # no progress bar where no terminal is, and no warning
 
 
+def test_a_log_shows_each_epoch_as_it_ends(photographs: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line.partition(":")[0])
+        if line.startswith("epoch 1"):
+            raise KeyboardInterrupt  # nothing runs after it, so the line did not wait for the end
+
+    with pytest.raises(KeyboardInterrupt):
+        train_summary(photographs, tmp_path, Settings(epochs=2, limit=8), tell=tell)
+    assert lines == ["6 training and 2 validation images on cpu", "epoch 1"]
+
+
 def test_workers_see_the_same_pictures_and_the_same_network(photographs: Path, tmp_path: Path) -> None:
     alone, helped = (
         train_summary(photographs, tmp_path / str(n), Settings(epochs=2, limit=8, workers=n)) for n in (0, 2)
@@ -134,7 +147,7 @@ def test_a_mistake_is_one_line(
         ended = exit_.code
     assert ended == status
     said = capsys.readouterr()
-    assert said.out == ""
+    assert said.out.splitlines() in ([], ["3 training and 1 validation images on cpu"])  # what it had begun with
     assert text in said.err.splitlines()[-1]
     assert status == 2 or len(said.err.splitlines()) == 1
 
