@@ -1,4 +1,4 @@
-"""Who of several machines asks the hub for a file the tier lacks, or a part of one: who has its lease there.
+"""Who of several machines asks the hub for what the tier lacks, a file or a part: the one whose lease is there.
 
 A lease is a small object that is created unless it is there. Whoever finds it there looks for the file now and then.
 It is removed a little after the file has come: who has just seen the file missing must not take the lease again. A
