@@ -23,7 +23,7 @@ test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 le
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
 
-integration: setup ## train with TensorFlow and torchrun, read with what people use, on mounts; installs 2 GB
+integration: setup ## TensorFlow, torchrun, libraries, notebooks, benchmarks, several machines; installs 2 GB
 	@scripts/integrations.sh
 	@$(BIN)/python -m pytest -m integration -n 2 --dist loadfile
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.mount, pytest.mark.integration]
+
 SUITE = Path(__file__).parents[2] / "benchmarks/suite.py"
 
 
@@ -24,7 +26,6 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.mount
 def test_a_tiny_run_prints_tables_with_a_figure_in_each_cell() -> None:
     done = run("--size", "tiny", "side_by_side", "scale")
     assert done.returncode == 0, done.stderr
@@ -40,7 +41,6 @@ def test_a_tiny_run_prints_tables_with_a_figure_in_each_cell() -> None:
         assert requests[1] == "1"
 
 
-@pytest.mark.mount
 def test_what_is_not_installed_is_left_out_and_said(tmp_path: Path) -> None:
     """Without rclone, curl and fio on the search path."""
     tools = tmp_path / "bin"

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from support.commands import DETACH, Home
 from support.documents import ROOT
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.integration]
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 CELL_SECONDS = 100

@@ -20,6 +20,8 @@ from support.relay import Relay
 from support.repos import Truth, big_directory
 from support.s3server import BUCKET, S3Server, s3_server
 
+pytestmark = pytest.mark.integration
+
 FILES = 240
 SIZE = 30_000
 LARGE = 20_000_000
