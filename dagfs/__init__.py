@@ -1,5 +1,7 @@
 """dagfs: a DagsHub repository branch as a lazy, read-only directory, pinned to one commit."""
 
+import sys
+
 TYPE_CHECKING = False  # for programs that read types; typing itself would be imported by everybody
 if TYPE_CHECKING:
     from dagfs.errors import DagfsError
@@ -16,7 +18,12 @@ def __getattr__(name: str) -> object:
 
         return errors.DagfsError
     if name in ("mount", "Mount"):
-        from dagfs import scripting  # noqa: PLC0415 -- likewise
+        try:
+            from dagfs import scripting  # noqa: PLC0415 -- likewise
+        except ModuleNotFoundError as error:
+            if sys.platform != "win32":
+                raise
+            raise ImportError("Windows has no mounts: read dagshub://owner/name/PATH, docs/python.md") from error
 
         return {"mount": scripting.mount, "Mount": scripting.Mount}[name]
     raise AttributeError(f"module 'dagfs' has no attribute {name!r}")

@@ -149,6 +149,11 @@ def test_a_command_about_mounts_says_what_to_do_on_windows(home, words):
     assert "read dagshub://" in done.stderr
 
 
+def test_a_script_that_mounts_says_what_to_do_on_windows(run):
+    tried = "\ntry:\n    from dagfs import mount\nexcept ImportError as error:\n    print(error)\n"
+    assert "read dagshub://" in run(PRETEND + tried, json.dumps(WINDOWS))
+
+
 def commanded(home, absent, *words, check=True):
     command = [sys.executable, "-c", COMMAND, json.dumps(absent), *words]
     return subprocess.run(
