@@ -30,6 +30,9 @@ END: Message = {"end": True}
 REQUEST_BYTES = 1 << 20
 """Bytes of one request line: the paths of a long `dagfs warm` command."""
 
+QUESTION_SECONDS = 5.0
+"""Who has connected has a question; each that says nothing would hold a thread for ever."""
+
 
 class ControlServer:
     """Answers on `path` in threads of its own until closed; `operations` maps a request's "op" to its answers."""
@@ -65,15 +68,18 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         if not _same_user(self.request):
             return
-        with contextlib.suppress(ConnectionError):
-            for answer in chain(self._answers(self.rfile.readline(REQUEST_BYTES)), (END,)):
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self.request.settimeout(QUESTION_SECONDS)
+            line = self.rfile.readline(REQUEST_BYTES)
+            self.request.settimeout(None)  # the answers are taken as fast as somebody likes
+            for answer in chain(self._answers(line), (END,)):
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
 
     def _answers(self, line: bytes) -> Iterator[Message]:
         try:
             request = json.loads(line)
             operation = self.server.operations[request["op"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             yield {"error": "not a request that this daemon knows"}
             return
         try:

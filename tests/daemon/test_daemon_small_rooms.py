@@ -74,6 +74,40 @@ def test_a_zombie_is_not_alive():
     os.waitpid(child, 0)
 
 
+def test_who_asks_the_control_socket_nonsense_or_nothing_holds_nothing(tmp_path, monkeypatch):
+    """A thread each would be held for ever by programs that were stopped before they had asked."""
+    monkeypatch.setattr("dagfs.daemon.control.QUESTION_SECONDS", 0.2)
+    path, before = tmp_path / "mount.sock", threading.active_count()
+    server = ControlServer(path, {"ping": lambda _: [{"pong": True}]})
+    try:
+        for question in (b"\n", b"[]\n", b'{"op":[]}\n', b"\xff\n", b"[" * 100_000 + b"\n"):
+            assert b"not a request" in talk(path, question)
+        silent = [connected(path) for _ in range(20)]
+        deadline = time.monotonic() + 10
+        while threading.active_count() > before + 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert threading.active_count() == before + 1
+        assert list(ask(path, {"op": "ping"}, 5)) == [{"pong": True}]
+        for one in silent:
+            assert one.recv(1) == b""
+            one.close()
+    finally:
+        server.close()
+
+
+def connected(path: Path) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX)
+    channel.connect(str(path))
+    channel.settimeout(5)
+    return channel
+
+
+def talk(path: Path, question: bytes) -> bytes:
+    with connected(path) as channel:
+        channel.sendall(question)
+        return channel.makefile("rb").read()
+
+
 def test_the_control_socket_answers_in_lines_even_under_a_long_path(tmp_path):
     path = tmp_path / ("d" * 120) / "mount.sock"
 

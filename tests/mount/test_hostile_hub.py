@@ -166,3 +166,21 @@ def test_links_that_leave_the_mount_are_refused_counted_and_named(hostile, home,
         text = home.run("status").stdout
         assert f"{len(out)} symbolic links that lead out of the mount" in text
         assert is_terminal_safe(text)
+
+
+def test_what_lies_above_the_subdir_of_a_mount_is_out_of_it_for_links(hostile, home, tmp_path):
+    """There they would lead into whatever directory the mount lies in."""
+    rows = {
+        "": [hostile.file("top", GOOD), {"path": "a", "type": "dir"}],
+        "a": [hostile.file("a/good", GOOD), {"path": "a/b", "type": "dir"}],
+        "a/b": [],
+    }
+    for path, target in {"a/in": "good", "a/up": "../top", "a/b/up": "../good", "a/b/out": "../../top"}.items():
+        rows[path.rpartition("/")[0]].append(hostile.file(path, target.encode(), type="symlink"))
+    for path, listed in rows.items():
+        hostile.list(path, listed)
+    with home.mounted(hostile.repository, tmp_path / "data", "--subdir", "a") as data:
+        assert (data / "in").read_bytes() == (data / "b/up").read_bytes() == GOOD
+        assert failure(os.readlink, data / "up") == failure(os.readlink, data / "b/out") == errno.EPERM
+    with home.mounted(hostile.repository, tmp_path / "data") as data:
+        assert (data / "a/up").read_bytes() == (data / "a/b/out").read_bytes() == GOOD

@@ -259,6 +259,7 @@ def test_scrapes_are_what_prometheus_reads_and_count_what_was_read(sample, home,
         assert found["dagfs_cache_reads_total"] >= 5
         assert found["dagfs_wait_seconds_count"] >= 5
         assert found["dagfs_mount_info"] == 1
+        assert [path for path in sample.files if Path(path).name in text] == []  # whoever reaches it may read it
         assert found["process_resident_memory_bytes"] > 1e6
         assert [family for family in text_families(text) if not family.documentation] == []
         assert len(list(open_families(scraped(port, "application/openmetrics-text; version=1.0.0")))) > 20
