@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.caches import CacheRooms, builder
-from support.contents import dvc, eventually, git, noise
+from support.contents import claimed, dvc, eventually, git, noise
 
 from dagfs.answers import wait
 from dagfs.cache import core as cache_core
@@ -239,6 +239,42 @@ def test_a_file_without_a_hash_is_not_published_before_the_body_that_completes_i
     eventually(lambda: built.cache.in_flight().large == 0)
     assert not built.cache.cached(content)
     assert built.store.partial(content, len(LARGE)).missing(Span(0, len(LARGE))) == [Span(0, len(LARGE))]
+
+
+def test_of_two_threads_that_begin_with_one_file_the_later_one_leaves_its_blocks_closed(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, content, other = rooms({"large": LARGE}), dvc(LARGE, "large"), [True]
+    partial = built.store.partial
+
+    def later(content: Content, size: int) -> SharedPartial:
+        if other.pop() if other else False:
+            built.cache.read(content, Span(0, 10), READER)
+        return partial(content, size)
+
+    built.source.hold("large")
+    monkeypatch.setattr(built.store, "partial", later)
+    answer = built.cache.read(content, Span(5, 20), READER)
+    built.source.release("large")
+    assert wait(answer, 20) == LARGE[5:20]
+    eventually(lambda: built.cache.in_flight().large == 0)
+    eventually(lambda: [found.users for found in built.store._partials._open.values()] == [0])
+
+
+def test_few_files_are_remembered_as_wrong_or_as_not_to_be_kept(
+    rooms: Callable[..., Rooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_core, "BROKEN_MAX", 3)
+    built = rooms({"large": LARGE})
+    for number in range(9):
+        content = claimed(f"{number:032x}", size=len(LARGE))
+        flight = built.cache._blocks_flight(content, len(LARGE), built.cache._ends)
+        assert flight is not None
+        built.cache.proved(flight, right=False)
+        built.cache.unpublished(flight)
+        built.cache.settle(flight)
+    assert [int(key.digest, 16) for key in built.cache._broken] == [6, 7, 8]
+    assert [int(key.digest, 16) for key in built.cache._unpublished] == [6, 7, 8]
 
 
 def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[..., Rooms]) -> None:

@@ -878,6 +878,22 @@ def test_blocks_whose_disk_fails_go_through_memory(opened: Opener, monkeypatch: 
     partial.close()
 
 
+def test_a_disk_that_takes_a_part_of_a_block_has_no_block(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end would be zeros."""
+    store, data = opened(), noise(LARGE)
+    part, write = store.partial(dvc(data), LARGE), os.pwrite
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda fd, piece, at: write(fd, piece[: len(piece) // 2], at))
+        part.write(0, data[:BLOCK])
+        assert part.read(0, BLOCK) in (None, data[:BLOCK])
+    part.close()
+    part = store.partial(dvc(data), LARGE)
+    assert part.read(0, BLOCK) is None
+    part.write(0, data)
+    assert part.read(0, LARGE) == data
+    part.close()
+
+
 def test_idle_blocks_leave_before_whole_files(opened: Opener) -> None:
     data = noise(LARGE)
     store = opened(6 * MiB)
