@@ -204,6 +204,18 @@ def test_a_cache_that_others_could_have_filled_is_found(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives the directory away")
+def test_a_cache_in_a_place_for_everybody_is_what_a_mount_makes_of_it(url, home, tmp_path):
+    """As in /tmp: the hub's directory in it is this user's own, and a mount refuses no other."""
+    place = tmp_path / "everybody's"
+    place.mkdir()
+    (place / "other").write_text("x")
+    place.chmod(0o1777)
+    options = ("--cache-dir", place, "--token-file", token_file(tmp_path))
+    assert examined(home, url, *options)["cache"]["level"] == "ok"
+    with home.mounted(url, tmp_path / "data", *options) as data:
+        assert (data / "README.md").read_bytes()
+
+
 def test_a_cache_of_another_user_is_found(tmp_path):
     os.chown(tmp_path, 65534, 65534)
     (found,) = disk.cache(tmp_path)

@@ -54,14 +54,14 @@ def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_foreground_tells_when_it_can_be_read_and_which_commit_it_is(url, home, tmp_path):
+def test_the_foreground_tells_what_is_mounted_and_at_which_commit(url, home, tmp_path):
     (tmp_path / "m").mkdir()
     with started(home, "mount", url, tmp_path / "m", "--foreground") as daemon:
-        line = daemon.stderr.readline()
+        assert until(lambda: any(report["state"] == "serving" for report in home.status()))
         (report,) = home.status()
         daemon.terminate()
-    assert f"{url} at {report['commit'][:12]} is mounted at {tmp_path / 'm'}" in line
-    assert report["state"] == "serving"
+        _, said = daemon.communicate(timeout=10)
+    assert f"{url} at {report['commit'][:12]} is mounted at {tmp_path / 'm'}" in said.splitlines()[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -27,7 +27,7 @@ Sync = Callable[[int], None]
 
 
 def cache(path: Path, sync: Sync = os.fsync) -> Iterator[Finding]:
-    """Look at the cache directory, or at where it would be made. Nothing is made that stays."""
+    """Look at the directory of a hub's cache, or at where it would be made. Nothing is made that stays."""
     found = path if path.exists() else next(parent for parent in path.parents if parent.exists())
     refusal = _refusal(path) if path.exists() else None
     if refusal is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dagfs.config import Places
+from dagfs.config import Places, store_root
 from dagfs.daemon.doctor import disk, hub, machine, mounts
 from dagfs.daemon.doctor.finding import Check, Finding, findings
 
@@ -19,7 +19,7 @@ def examine(
         ("fusermount3", machine.helper),
         ("user-allow-other", machine.others),
         ("mount", machine.trial),
-        ("cache", lambda: disk.cache(places.cache)),
+        ("cache", lambda: disk.cache(store_root(places.cache, target.host))),
         ("mounts", lambda: mounts.mounts(places)),
         ("propagation", lambda: mounts.propagation(mountpoint or Path.cwd())),
         ("hub", lambda: hub.hub(target, places, environment)),
