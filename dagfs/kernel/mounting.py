@@ -30,6 +30,9 @@ MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 
 FUSE_DEV_IOC_CLONE = 0x8004E500  # _IOR(229, 0, uint32_t)
 
+FUSERMOUNT_NEEDS = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+"""Of the environment. All that it starts would inherit the rest, tokens and keys of other tools among it."""
+
 FUSERMOUNT_SECONDS = 10.0
 """It answers in milliseconds; only a broken machine needs longer."""
 
@@ -225,7 +228,7 @@ def _umount(path: str, flags: int) -> None:
 
 
 def _fusermount(*arguments: str, channel: int | None = None) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAGSHUB_")}  # no token
+    environment = {name: os.environ[name] for name in FUSERMOUNT_NEEDS if name in os.environ}  # and no secret
     if channel is not None:
         environment["_FUSE_COMMFD"] = str(channel)
     try:

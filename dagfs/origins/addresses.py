@@ -48,11 +48,12 @@ _NAMES: dict[str | None, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A section of DVC's configuration."""
+    """A section of DVC's configuration; `committed`: which of its options the commit says, and the user does not."""
 
     name: str
     url: str
     options: Mapping[str, str]
+    committed: frozenset[str] = frozenset()
 
 
 def find_remote(config: str, name: str, users: str = "") -> Remote | None:
@@ -71,8 +72,10 @@ def find_remote(config: str, name: str, users: str = "") -> Remote | None:
         known = ", ".join(_names(committed)) or "none"
         raise UsageError(f".dvc/config has no remote {printable(name)}; it has {printable(known)}")
     own = _sections(users, "the user's DVC configuration").get(_section(name), {})
-    options = {**own, **section} if own.get("url", section["url"]) == section["url"] else dict(section)
-    return Remote(name, _resolved(options["url"], committed), options)
+    if own.get("url", section["url"]) != section["url"]:
+        own = {}
+    alien = frozenset(option for option, value in section.items() if own.get(option) != value)
+    return Remote(name, _resolved(section["url"], committed), {**own, **section}, alien)
 
 
 def users_config(environment: Mapping[str, str]) -> str:
@@ -113,8 +116,10 @@ def remote_address(remote: Remote, repo: RepoRef, token: str | None, environment
         else:
             config = aws_files(environment, options.get("profile"), options.get("credentialpath")) | config
     elif kind == "az":
-        config = azure_config(environment, options) | config
-    if options.get("allow_anonymous_login", "").lower() in ("true", "yes", "1"):
+        config = azure_config(environment, options, endpoint="connection_string" not in remote.committed) | config
+    # What Google's clients send is the key itself: it goes to no server that only a commit names.
+    strange = kind == "gs" and "endpointurl" in remote.committed
+    if strange or options.get("allow_anonymous_login", "").lower() in ("true", "yes", "1"):
         config["skip_signature"] = True
     return _address(url, config, environment)
 
@@ -125,7 +130,9 @@ def tier_address(url: str, environment: Mapping[str, str]) -> Address:
     if scheme not in _SCHEMES and scheme != "file" and not url.startswith("/"):
         raise UsageError(f"--shared-cache {redact(url)}: write s3://BUCKET/PREFIX, gs://, az:// or file:///PATH")
     kind = _SCHEMES.get(scheme)
-    config = aws_files(environment) if kind == "s3" else azure_config(environment, {}) if kind == "az" else {}
+    config = (
+        aws_files(environment) if kind == "s3" else azure_config(environment, {}, endpoint=True) if kind == "az" else {}
+    )
     return _address(url, config, environment)
 
 

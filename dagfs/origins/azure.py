@@ -19,15 +19,22 @@ _PARTS = {
 _SUFFIX = "core.windows.net"
 
 
-def azure_config(environment: Mapping[str, str], options: Mapping[str, str]) -> dict[str, str]:
+def azure_config(environment: Mapping[str, str], options: Mapping[str, str], *, endpoint: bool) -> dict[str, str]:
     """Give the library's settings for what the environment and a remote's `options` of DVC say beside what both call
-    alike. Keys of the environment that are of another account than the remote names are left out."""
+    alike. Keys of the environment that are of another account than the remote names are left out.
+
+    `endpoint`: whether the options may name the server. What Azure's clients sign does not name it: a server that only
+    a commit names could ask Azure in the user's name.
+    """
     account = options.get("account_name")
     found = {ours: environment[name] for name, ours in _VARIABLES.items() if name in environment}
     found |= _connection(environment.get(CONNECTION, ""))
     if account is not None and found.get("account_name", account) != account:
         found = {}
-    return found | _connection(options.get("connection_string", ""))
+    told = _connection(options.get("connection_string", ""))
+    if not endpoint:
+        told.pop("endpoint", None)
+    return found | told
 
 
 def _connection(text: str) -> dict[str, str]:

@@ -53,6 +53,11 @@ class Breaker:
             self._trying = self._until > 0
             return True
 
+    def untried(self) -> None:
+        """Who was allowed to ask has not: the next may."""
+        with self._lock:
+            self._trying = False
+
     def hit(self, size: int) -> None:
         with self._lock:
             self._counts["hits"] += 1

@@ -74,6 +74,7 @@ class RemoteWay:
     def manifest(self, md5: str) -> bytes | None:
         origin = self._ready(COLLECT_SECONDS)
         if origin is None:
+            self.breaker.untried()
             return None
         return collect_manifest(self.breaker, lambda sink: self._begin(origin, f"{md5}.dir", sink))
 

@@ -202,10 +202,10 @@ def test_the_helper_that_mounts_is_not_given_the_token(monkeypatch: pytest.Monke
     helper.write_text(f"#!/bin/sh\nenv >{tmp_path}/seen\n")
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("DAGSHUB_USER_TOKEN", "DAGSHUB_TOKEN"):
+    for name in ("DAGSHUB_USER_TOKEN", "DAGSHUB_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "s3cret")
-    monkeypatch.setenv("LC_X", "kept")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     mounting._fusermount("-u", "--", "/nowhere")
     seen = (tmp_path / "seen").read_text()
     assert "s3cret" not in seen
-    assert "LC_X=kept" in seen
+    assert "LC_ALL=C.UTF-8" in seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,11 @@ class Clock:
             },
         ),
         ("azure", "az://container/path", {"account_name": "ada"}),
-        ("google", "gs://bucket/path", {"service_account": "/keys.json", "base_url": "https://gcs.test"}),
+        (
+            "google",
+            "gs://bucket/path",
+            {"service_account": "/keys.json", "base_url": "https://gcs.test", "skip_signature": True},
+        ),
         ("public", "s3://open/path", {"skip_signature": True, "region": "us-east-1"}),
     ],
 )
@@ -164,6 +169,20 @@ def test_keys_of_azures_environment_are_for_the_account_that_they_are_of() -> No
     assert remote_address(remote, REPO, None, names).config == {"account_name": "bob", "account_key": "k"}
     strangers = {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION}
     assert remote_address(remote, REPO, None, strangers).config == {"account_name": "bob"}
+
+
+@pytest.mark.parametrize("who", ["the commit", "the user"])
+def test_a_server_that_only_a_commit_names_is_never_shown_who_the_user_is(who: str) -> None:
+    """Google's clients send the key itself, and what Azure's sign is good at Azure as well."""
+    plain = "['remote \"g\"']\n    url = gs://c/p\n['remote \"a\"']\n    url = azure://c/p\n"
+    more = (
+        "['remote \"g\"']\n    url = gs://c/p\n    endpointurl = https://x.test\n"
+        "['remote \"a\"']\n    url = azure://c/p\n    connection_string = BlobEndpoint=https://ada.x.test\n"
+    )
+    config, users = (more, "") if who == "the commit" else (plain, more)
+    found = {name: remote_address(find_remote(config, name, users), REPO, None, {}).config for name in "ga"}
+    assert found["g"].get("skip_signature", False) == (who == "the commit")
+    assert found["a"].get("endpoint") == (None if who == "the commit" else "https://ada.x.test")
 
 
 def test_what_is_gone_already_leaves_nothing_else_behind(tmp_path: Path) -> None:
@@ -299,3 +318,22 @@ def test_a_remote_that_refuses_its_keys_is_connected_anew_with_those_of_then() -
     way.failed(wanted, AccessDenied("403"))
     assert ready() is connected[1]
     assert len(connected) == 2
+
+
+def test_a_manifest_that_nobody_could_ask_for_lets_the_next_request_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To connect takes longer than a listing waits, after a pause in which the remote was left alone."""
+    monkeypatch.setattr("dagfs.origins.remote.COLLECT_SECONDS", 0.05)
+    hold = threading.Event()
+
+    def connect() -> Origin:
+        hold.wait(20)
+        return MemoryObjects()
+
+    way, clock = RemoteWay("a test", connect), Clock()
+    way.breaker = Breaker("a test", clock=clock)
+    way.breaker.failed(AccessDenied("403"))
+    clock.now += 3600
+    assert way.breaker.allows()
+    assert way.manifest(MD5) is None
+    hold.set()
+    assert way.breaker.allows()
