@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.commands import DETACH
+from support.commands import DETACH, asked
 from support.hubs import hub
 from support.users import NOBODY, run_as
 
@@ -249,10 +249,14 @@ def stall_images(request):
     return None
 
 
+def images_asked(url: str) -> bool:
+    return any(path.startswith("images/") for path in asked(url)["raw_paths"])
+
+
 def test_a_warm_up_that_is_cut_off_is_no_success(sample, home, tmp_path):
     with hub(sample.path, fault=stall_images) as stalling:
         with home.mounted(stalling, tmp_path / "m") as data, started(home, "warm", data / "images") as warming:
-            time.sleep(1.5)
+            assert until(lambda: images_asked(stalling), 60)
             assert warming.poll() is None
             home.run("unmount", data)
             _, said = warming.communicate(timeout=20)
@@ -265,7 +269,7 @@ def test_a_warm_up_that_is_cut_off_is_no_success(sample, home, tmp_path):
 def test_a_warm_up_ends_quietly_at_ctrl_c(sample, home, tmp_path):
     with hub(sample.path, fault=stall_images) as stalling, home.mounted(stalling, tmp_path / "m") as data:
         with started(home, "warm", data / "images") as warming:
-            time.sleep(1.5)
+            assert until(lambda: images_asked(stalling), 60)
             warming.send_signal(signal.SIGINT)
             _, said = warming.communicate(timeout=20)
         assert warming.returncode != 0
