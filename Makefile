@@ -17,9 +17,9 @@ demo: setup ## serve a small repository, mount it, train on it, and print what i
 	@$(BIN)/dagfs demo
 
 test: setup ## run all tests, real mounts included (DAGFS_TEST_WITHOUT_FUSE=1 leaves the mounts out)
-	@if [ -e /dev/fuse ]; then $(BIN)/python -m pytest -n 3 --dist loadfile; \
+	@if [ -e /dev/fuse ]; then $(BIN)/python -m pytest -n 4 --dist loadfile; \
 	elif [ "$$DAGFS_TEST_WITHOUT_FUSE" = 1 ]; then echo "no /dev/fuse: the mount tests are left out"; \
-	  $(BIN)/python -m pytest -n 3 --dist loadfile -m "not mount and not stress and not integration"; \
+	  $(BIN)/python -m pytest -n 4 --dist loadfile -m "not mount and not stress and not integration"; \
 	else echo "no /dev/fuse: the mount tests cannot run; DAGFS_TEST_WITHOUT_FUSE=1 make test leaves them out" >&2; \
 	  exit 1; fi
 

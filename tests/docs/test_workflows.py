@@ -65,7 +65,7 @@ def test_ci_runs_whatever_a_document_says_runs_its_commands(runner):
     text = (ROOT / runner).read_text()
     recipes = dict(re.findall(r"^([a-z]+):.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE))
     run = text + "".join(recipes[target] for target in re.findall(r"\bmake ([a-z]+)", text))
-    assert "-n 3 --dist loadfile" in run  # make test, which is all but the two kinds below
+    assert "-n 4 --dist loadfile" in run  # make test, which is all but the two kinds below
     tests = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     for block in (block for page in pages() for block in blocks(page) if block.how == "run by"):
         names = [name for name, code in tests.items() if block.why == name or re.search(rf"def {block.why}\(", code)]
