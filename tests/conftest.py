@@ -52,3 +52,10 @@ def _device(mode: int, lock: int) -> Iterator[None]:
                 if found := file.read():
                     os.chmod(DEVICE, int(found, 8))
                 file.truncate(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that mount come first: they take long, and no process should end with one while the others have nothing."""
+    mounting = {item.path for item in items if item.get_closest_marker("mount")}
+    items.sort(key=lambda item: item.path not in mounting)

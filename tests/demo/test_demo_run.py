@@ -18,6 +18,8 @@ from support.commands import Home
 from dagfs.demo.run import PACKAGES, run
 from dagfs.errors import UsageError
 
+pytestmark = pytest.mark.integration
+
 DEADLINE_SECONDS = 150
 IMAGES = 32
 

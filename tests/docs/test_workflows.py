@@ -70,7 +70,8 @@ def test_ci_runs_whatever_a_document_says_runs_its_commands(runner):
     for block in (block for page in pages() for block in blocks(page) if block.how == "run by"):
         names = [name for name, code in tests.items() if block.why == name or re.search(rf"def {block.why}\(", code)]
         for name in names or [block.why]:
-            if name.startswith("tests/integrations/"):
+            mark = re.search(r"^pytestmark = [^=]*?mark\.integration", tests.get(name, ""), re.MULTILINE)
+            if mark or name.startswith("tests/integrations/"):
                 assert "-m integration" in run, block.where
             elif name not in tests or re.search(r"^pytestmark = [^=]*?mark\.stress", tests[name], re.MULTILINE):
                 assert name in run or name == ".ci/run", block.where

@@ -13,6 +13,8 @@ from support.commands import asked
 from support.hubs import hub
 from support.repos import commit_all, dvc, new_repository, write_files
 
+pytestmark = pytest.mark.integration
+
 ROWS = 60_000
 
 

@@ -25,6 +25,8 @@ from support.repos import (
 )
 from support.s3server import BUCKET, S3Server, s3_server
 
+pytestmark = pytest.mark.integration
+
 FILES = {f"sub{i}/deep/{i:02d}.bin": bytes([i]) * (1000 + i) for i in range(12)}
 KEYS = "    access_key_id = key\n    secret_access_key = secret\n"
 

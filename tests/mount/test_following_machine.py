@@ -177,7 +177,7 @@ def machine_on(moving: History, moves_max: int) -> type[FollowingMachine]:
 
 
 def test_any_order_of_system_calls_shows_commits_whole_and_in_order(moving):
-    profile = settings(UNSHRUNK, max_examples=4, stateful_step_count=120)
+    profile = settings(UNSHRUNK, max_examples=2, stateful_step_count=120)
     run_state_machine_as_test(machine_on(moving, 6), settings=profile)
 
 

@@ -19,6 +19,8 @@ from support.commands import Home, asked, served
 from support.repos import Truth, environment, git
 from support.s3server import BUCKET, S3Server, s3_server
 
+pytestmark = pytest.mark.integration
+
 TIER = f"s3://{BUCKET}/shared"
 
 

@@ -62,7 +62,7 @@ def soaked(mixed: Truth, home, scratch: Path, seconds: float) -> Course:
 
 
 def test_readers_of_every_kind_in_bad_weather_see_no_error_and_leave_bounds(mixed, home, tmp_path):
-    soaked(mixed, home, tmp_path, 25)
+    soaked(mixed, home, tmp_path, 15)
 
 
 @pytest.mark.stress

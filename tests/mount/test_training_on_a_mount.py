@@ -7,6 +7,8 @@ import shutil
 import pytest
 from support.hubs import hub
 
+pytestmark = pytest.mark.integration
+
 IMAGES = 32
 
 

@@ -15,6 +15,8 @@ from support.hubs import hub
 
 from dagfs.kernel.mountinfo import is_ours
 
+pytestmark = pytest.mark.integration
+
 SECONDS = 60
 LISTS = "assert len(list((data.path / 'data').iterdir())) == 20"
 
