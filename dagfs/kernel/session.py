@@ -81,18 +81,22 @@ class Session:
 
     def _read_on(self) -> None:
         serve = self._serve if self.pulse is None else self.pulse.around(self._serve)
+        # One buffer, whose pages are in memory: none is made for a process under SIGKILL that is given a request, and
+        # who waits for it would get EIO (the kernel's fuse_dev_do_read) instead of the next worker's answer.
+        buffer = bytearray(b"\1") * BUFFER_SIZE
+        view = memoryview(buffer)
         while True:
             try:
-                message = os.read(self._fd, BUFFER_SIZE)
+                size = os.readv(self._fd, (buffer,))
             except OSError as error:
                 if error.errno in AGAIN:
                     continue
                 if error.errno in GONE:
                     return
                 raise
-            if not message:  # never from the device: its holder has put another in its place
+            if not size:  # never from the device: its holder has put another in its place
                 return
-            serve(message)
+            serve(bytes(view[:size]))
 
     def drop_pages(self, node: int) -> None:
         """Have the kernel forget a file's bytes; in a thread of its own, since pages that are read are waited for."""
