@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -53,11 +55,21 @@ def _is_damaged(path: str) -> bool:
         with unused(path) as fd:
             if _agrees(fd, path + ".log"):
                 return False
-            unlink_quietly(path)
-            unlink_quietly(path + ".log")
+            _remove(path)
             return True
-    except (FileNotFoundError, BlockingIOError):
-        return False
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):  # gone, in use, or on a disk that cannot be written
+            return False
+    _remove(path)  # a link or a directory, which is in use by nobody
+    return True
+
+
+def _remove(path: str) -> None:
+    for part in (path, path + ".log"):
+        try:
+            unlink_quietly(part)
+        except IsADirectoryError:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _agrees(fd: int, log: str) -> bool:

@@ -310,6 +310,28 @@ def test_verify_finds_any_flipped_bit(kept: Path, tmp_path: Path, data: st.DataO
         store.close()
 
 
+@pytest.mark.parametrize("kind", ["link", "directory"])
+@pytest.mark.parametrize("part", ["", ".log"], ids=["blocks", "log"])
+def test_verify_removes_what_stands_in_place_of_an_incomplete_file(
+    kept: Path, tmp_path: Path, kind: str, part: str
+) -> None:
+    root = tmp_path / "cache"
+    shutil.copytree(kept, root)
+    (blocks,) = (root / "partial").glob("*.0")
+    place = blocks.with_name(blocks.name + part)
+    place.unlink()
+    if kind == "link":
+        place.symlink_to("/etc/passwd")
+    else:
+        place.mkdir()
+    store = DiskStore(root, 100 * MiB, Metrics())
+    try:
+        assert list(store.verify()) == [blocks]
+        assert list((root / "partial").iterdir()) == []
+    finally:
+        store.close()
+
+
 @pytest.mark.parametrize("size", [100, 200_000], ids=["in a row", "in a file"])
 def test_verify_finds_a_flipped_bit_of_a_listing(tmp_path: Path, size: int) -> None:
     """diskcache keeps small values in its data base and large ones in files beside it."""
