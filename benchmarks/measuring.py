@@ -187,13 +187,17 @@ def medians(rounds: Iterable[Sequence[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
-INSTALL = {"py-spy": "make setup brings it"}
+INSTALL = {
+    "py-spy": "make setup brings it",
+    "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c": "apt install libfuse3-dev",
+}
 
 
 def lacking(*programs: str) -> str | None:
-    """Say what to install, when one of the programs is missing; those of the virtual environment are known, too."""
+    """Say what to install, when one of the programs or files is missing; those of the virtual environment are known,
+    too."""
     places = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
-    absent = [program for program in programs if shutil.which(program, path=places) is None]
+    absent = [one for one in programs if shutil.which(one, path=places) is None and not os.path.isfile(one)]
     sources = [INSTALL.get(program, f"apt install {program}") for program in absent]
     return f"{', '.join(absent)} missing: {'; '.join(sources)}" if absent else None
 

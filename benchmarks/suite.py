@@ -49,6 +49,7 @@ PARTS = (
     Part("side_by_side", {"rounds": 1, "files": 100}, {"rounds": 1, "files": 8, "others": False}),
     Part("cold", {"rounds": 1, "only": "300 "}),
     Part("warm", {"rounds": 1, "files": 500}),
+    Part("kernel_limit", {"rounds": 1, "files": 500, "mib": 64}),
     Part("accelerator", {"rounds": 1, "share": 4}),
     Part("large", {"rounds": 1, "mib": 128}),
     Part("fio", {"rounds": 1, "mib": 128, "seconds": 2}, {"rounds": 1, "mib": 1, "seconds": 0.2}),

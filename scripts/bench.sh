@@ -9,5 +9,6 @@ missing=()
 for tool in curl rclone fio; do
   command -v "$tool" >/dev/null || missing+=("$tool")
 done
+[ -e /usr/share/doc/libfuse3-dev/examples/passthrough_ll.c ] || missing+=(gcc pkg-config libfuse3-dev)
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || true # the suite says what it leaves out
 exec .venv/bin/python benchmarks/suite.py "$@"
