@@ -65,12 +65,13 @@ class Bytes(Protocol):
 @dataclass(slots=True)
 class _Stream:
     """One sequential reader. `end`: where it has read to. `fetched`: its read-ahead has been asked for up to here.
-    `run`: bytes read, less those that were left out."""
+    `planned`: where its window ends, less than a PART further. `run`: bytes read, less those that were left out."""
 
     end: int
     fetched: int
     run: int
     ahead: int = 0
+    planned: int = 0
 
 
 class Streams:
@@ -101,10 +102,11 @@ class Streams:
 
     def _extend(self, stream: _Stream) -> list[Span]:
         stream.fetched = max(stream.fetched, _up(stream.end))
-        if stream.ahead and stream.fetched - stream.end > stream.ahead // 2:
+        if stream.ahead and max(stream.planned, stream.fetched) - stream.end > stream.ahead // 2:
             return []
         stream.ahead = min(self._most(), 2 * stream.ahead or AHEAD_FIRST)
         start, stop = stream.fetched, _up(stream.end + stream.ahead)
+        stream.planned = stop
         if stop >= self._size:
             stop = self._size
         elif stream.ahead > AHEAD_FIRST:

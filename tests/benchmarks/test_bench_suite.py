@@ -30,7 +30,7 @@ def test_a_tiny_run_prints_tables_with_a_figure_in_each_cell() -> None:
     done = run("--size", "tiny", "side_by_side", "scale")
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
-    assert ["dagfs" in row for row in rows].count(True) == 2  # the heads of seconds and of traffic
+    assert ["dagfs" in row for row in rows].count(True) == 3  # the heads of seconds, of traffic and of README's rows
     first = next(row for row in rows if row[0] == "first epoch, in order")
     assert all(float(cell) > 0 for cell in first[-1:])
     if shutil.which("curl") is None:
