@@ -182,3 +182,9 @@ def test_memory_is_the_least_of_what_machine_and_container_leave(tmp_path, monke
     assert memory.available_bytes() > 150 * MB
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "nowhere")
     assert memory.available_bytes() is None
+
+
+def test_a_window_that_ends_at_a_bound_of_parts_is_not_doubled_before_half_of_it_was_read():
+    streams, start, step = Streams(SIZE, lambda: None), 10 * MB + 300_000, 128 << 10
+    given = [span.end for at in range(start, start + 4 * MB, step) for span in streams.plan(at, at + step)]
+    assert max(given) <= start + 8 * MB  # as much again as was read, not twice
