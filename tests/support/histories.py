@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support.repos import commit_all, git, git_files, new_repository, put_dvc_directory, write_files
 
-SECONDS = 30
+SECONDS = 60
 FIRST_TIME = 1_700_000_000
 
 
