@@ -6,7 +6,6 @@ large file: they are hashed along, and the read that completes the file waits fo
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from dagfs.fetch.seam import PART, WHOLE_MAX
 from dagfs.hub.source import BodyHead, BodySink, Transfer
 from dagfs.model import Span
 from dagfs.origins.seam import Wanted, object_key
+from dagfs.origins.steps import Steps
 
 Ask = Callable[[Span, BodySink], Transfer]
 
@@ -59,8 +59,8 @@ def key_of(name: str) -> str:
     return f"{parts_prefix(md5)}{start}" if dash else object_key(name)
 
 
-class Parts:
-    """A body that is asked for piece by piece. Implements `source.Transfer`; `_lock` is a leaf."""
+class Parts(Steps):
+    """A body that is asked for piece by piece. Implements `source.Transfer`."""
 
     def __init__(self, plan: Sequence[Piece], ask: Ask, sink: BodySink, came: Callable[[Span, bytes], None]) -> None:
         """`came` is given all bytes of each span that was asked for."""
@@ -68,9 +68,7 @@ class Parts:
         self._ask = ask
         self._sink = sink
         self._came = came
-        self._lock = threading.Lock()  # guards the two below
-        self._transfer: Transfer | None = None
-        self._cancelled = False
+        super().__init__()
         self.begun = False  # the sink has its head
 
     def start(self) -> None:
@@ -86,13 +84,6 @@ class Parts:
                 self._transfer = transfer
             cancelled = self._cancelled
         if cancelled:
-            transfer.cancel()
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            transfer = self._transfer
-        if transfer is not None:
             transfer.cancel()
 
     def ended(self, part: _Part, error: DagfsError | None) -> None:

@@ -17,6 +17,7 @@ from dagfs.origins.breaker import Breaker
 from dagfs.origins.checked import Unproved
 from dagfs.origins.manifests import BYTES_MAX
 from dagfs.origins.seam import Origin, Wanted, legacy_key, object_key
+from dagfs.origins.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def is_whole_or_large(wanted: Wanted) -> bool:
     return span is None or span == Span(0, WHOLE_MAX) or (size is not None and size > WHOLE_MAX)
 
 
-class Layouts:
+class Layouts(Steps):
     """Asks for an object by one key, then by the next. Implements `source.Transfer` and `BodySink`."""
 
     def __init__(
@@ -150,9 +151,7 @@ class Layouts:
         self._span = span
         self._sink = sink
         self._found = found
-        self._lock = threading.Lock()  # guards the two below
-        self._transfer: Transfer | None = None
-        self._cancelled = False
+        super().__init__()
 
     def start(self) -> None:
         """Raises DagfsError when nothing can be asked."""
@@ -163,13 +162,6 @@ class Layouts:
                 self._transfer = transfer
             cancelled = self._cancelled
         if cancelled:
-            transfer.cancel()
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            transfer = self._transfer
-        if transfer is not None:
             transfer.cancel()
 
     def head(self, head: BodyHead) -> None:

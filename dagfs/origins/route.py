@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from dagfs.hub.source import BodyHead, BodySink, Transfer
 from dagfs.origins.breaker import Breaker
 from dagfs.origins.checked import Checked
 from dagfs.origins.seam import Wanted
+from dagfs.origins.steps import Steps
 
 Opening = Callable[[BodySink], Transfer]
 
@@ -51,7 +51,7 @@ class Way(Protocol):
     def close(self) -> None: ...
 
 
-class Route:
+class Route(Steps):
     """Implements `source.Transfer`. Lock order: `_lock` is a leaf; sinks and ways are called outside of it."""
 
     def __init__(
@@ -64,11 +64,9 @@ class Route:
         self._ways = [way for way in ways if way.wants(wanted)]
         self._last = last
         self._sink = sink
-        self._lock = threading.Lock()  # guards everything below
-        self._step = 0  # of _ways, the one that is asked now
+        super().__init__()
+        self._step = 0  # of _ways, the one that is asked now; guarded by _lock, as the next
         self._missed: list[Way] = []
-        self._transfer: Transfer | None = None  # of the step
-        self._cancelled = False
 
     def start(self) -> None:
         """Ask the first way that is in use. Raises DagfsError when only the hub is left, and refuses at once."""
@@ -77,13 +75,6 @@ class Route:
             self._ask_hub()
         else:
             self._ask(way)
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            transfer = self._transfer
-        if transfer is not None:
-            transfer.cancel()
 
     def ended(self, way: Way, body: Checked, error: DagfsError | None) -> None:
         """A way has come to its end."""
