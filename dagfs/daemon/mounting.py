@@ -39,12 +39,12 @@ from dagfs.store.ledger import forget
 from dagfs.store.spare import Spare
 from dagfs.supervisor.loop import Supervisor, signals_held
 from dagfs.supervisor.post import RENEW, Jobs, Ready, Renew
-from dagfs.supervisor.watch import PERIOD
+from dagfs.supervisor.watch import MISSED, PERIOD
 
 log = logging.getLogger(__name__)
 
-LOOKS_A_WATCHDOG = 4
-"""Looks of the watch in the time that systemd waits: one that comes late, or finds no answer yet, is no reason."""
+LOOKS_A_WATCHDOG = 2 * (MISSED + 1)
+"""Looks of the watch while systemd waits: half of them find a stuck worker, during the others the next one starts."""
 
 
 class _Stopped(BaseException):

@@ -62,7 +62,8 @@ class Booted:
 
     def _run(self, script: str, timeout: float) -> subprocess.CompletedProcess[str]:
         words = ["nsenter", "--target", str(self.pid), "--all", "--root", "--wd", "sh", "-c", script]
-        return subprocess.run(words, capture_output=True, text=True, timeout=timeout)
+        # in a session of its own: a `kill` of process 0, which is what a dead service has, would reach the tests
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, start_new_session=True)
 
     def shows(self, unit: str, *names: str) -> list[str]:
         """Give some properties of a unit."""
