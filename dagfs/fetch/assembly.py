@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import zlib
 
 from dagfs.errors import (
     ContentChanged,
@@ -17,6 +16,7 @@ from dagfs.errors import (
 )
 from dagfs.fetch.blobs import BlobIds
 from dagfs.fetch.seam import WHOLE_MAX, LoadSink
+from dagfs.fetch.unproved import Unproved
 from dagfs.hub.reply import plain_tag
 from dagfs.hub.source import BodyHead
 from dagfs.model import Content, Span, Versioning
@@ -61,19 +61,14 @@ class Assembly:
         self._validator: str | None = None
         self._skip = 0
         self._ranged = False
-        self._unproved = False  # the body is compressed and no hash can tell: right iff it ends well
-        self._withheld: tuple[int, bytes] | None = None  # offset and bytes of an unproved body's last piece
-        self._doubted = False  # what was given came of such a body, which broke off: it has to come again, the same
-        self._damaged = False  # and that body did not fit its checksum
-        self._given_crc: int | None = None  # CRC-32 of what was given, iff that is [0, position) and nothing proves it
-        self._again_crc = 0  # of the same bytes, as they come again
+        self._unproved = Unproved()
         self._blob_ids = blob_ids
         self._disbelieved: list[str] = []  # MD5s; outlives a restart
 
     def request(self) -> Span | None:
         """Give the span to ask for next; None is the whole file."""
         if self._mode is Mode.STREAM:
-            return Span(0 if self._doubted else self.position, self._end)
+            return Span(0 if self._unproved.doubted else self.position, self._end)
         if self._mode is Mode.MEASURE:
             return None
         if self._size is not None:
@@ -83,8 +78,7 @@ class Assembly:
     def head(self, head: BodyHead) -> None:
         """A body begins. Raises ProtocolError, IntegrityError, ContentChanged."""
         self._ranged = head.ranged
-        self._unproved = head.compressed and not self.hashed
-        self._again_crc = 0
+        self._unproved.begin(head.compressed and not self.hashed)
         self._check_validator(plain_tag(head.validator) or None)
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
@@ -125,8 +119,7 @@ class Assembly:
         if self._mode is Mode.STREAM:
             if self.position < min(self._end, self._size or self._end):
                 raise ProtocolError(f"{self._path}: the body ended at {self.position}, not at {self._end}")
-            self._give_withheld()
-            self._doubted = self._damaged = False
+            self._hand_on(self._unproved.released())
             return
         if self._mode is Mode.MEASURE and self.position > WHOLE_MAX:
             self._announce(self.position)
@@ -146,7 +139,7 @@ class Assembly:
             self.restart()
             return False
         self._announce(size)
-        if self._unproved:
+        if self._unproved.body:
             self._pieces = []  # of a body that was left before its end; who needs them asks for them
         else:
             self._give_first()
@@ -155,7 +148,7 @@ class Assembly:
     @property
     def satisfied(self) -> bool:
         """All bytes that were asked for are here, and good, although the body may not have ended well."""
-        if self._mode is Mode.MEASURE or self._unproved:
+        if self._mode is Mode.MEASURE or self._unproved.body:
             return False
         end = self._end if self._mode is Mode.STREAM else self._size
         return end is not None and self.position >= (end if self._size is None else min(end, self._size))
@@ -176,19 +169,16 @@ class Assembly:
     def broken_off(self, error: BaseException) -> BaseException:
         """A body has ended early, or badly; give what that means. What came of an unproved one may be wrong: begin
         anew. Where pieces of it were given, the next body tells: it has to bring the same, and to end well."""
-        if self._withheld is not None:
-            self.position, self._withheld = self._withheld[0], None
+        self.position = self._unproved.taken_back(self.position)
         damaged = isinstance(error, DamagedBody)
-        if (damaged or (self._unproved and isinstance(error, RemoteError))) and not self.restart():
-            self._damaged = self._damaged or (damaged and self._unproved)
-            self._doubted = self._unproved and self._given_crc is not None
-            if self._damaged and not self._doubted:
-                return self.verdict(ProtocolError(str(error)))
+        doubtful = damaged or (self._unproved.body and isinstance(error, RemoteError))
+        if doubtful and not self.restart() and not self._unproved.doubt(damaged=damaged):
+            return self.verdict(ProtocolError(str(error)))
         return error
 
     def verdict(self, error: DagfsError) -> DagfsError:
         """Give what the load has failed with: bytes that nothing has proved since they were doubted are wrong."""
-        told = isinstance(error, Disproved) or not self._damaged
+        told = isinstance(error, Disproved) or not self._unproved.damaged
         return error if told else Disproved(f"{self._path}: {error}")
 
     @property
@@ -240,35 +230,20 @@ class Assembly:
 
     def _give(self, chunk: bytes) -> None:
         offset, self.position = self.position, self.position + len(chunk)
-        if self._unproved:  # who reads to the end waits for the checksum
-            self._give_withheld()
-            self._withheld = offset, chunk
-        else:
-            self._hand_on(offset, chunk)
+        self._hand_on(self._unproved.withhold(offset, chunk) if self._unproved.body else (offset, chunk))
 
-    def _give_withheld(self) -> None:
-        if self._withheld is not None:
-            self._hand_on(*self._withheld)
-            self._withheld = None
-
-    def _hand_on(self, offset: int, chunk: bytes) -> None:
-        if self._ranged or self.hashed:
-            self._given_crc = None
-        elif offset == 0 or self._given_crc is not None:
-            self._given_crc = zlib.crc32(chunk, self._given_crc or 0)
-        self._delivered = True
-        self._sink.piece(offset, chunk)
+    def _hand_on(self, piece: tuple[int, bytes] | None) -> None:
+        if piece is not None:
+            self._unproved.given(*piece, provable=self._ranged or self.hashed)
+            self._delivered = True
+            self._sink.piece(*piece)
 
     def _pass_over(self, chunk: bytes) -> bytes:
         """Leave out what has come before, once it has turned out to be the same. Raises Disproved."""
         skipped = min(self._skip, len(chunk))
         self._skip -= skipped
-        if self._given_crc is not None:
-            self._again_crc = zlib.crc32(chunk[:skipped], self._again_crc)
-            if not self._skip and self._again_crc != self._given_crc:
-                raise Disproved(f"{self._path}: the hub sent other bytes before")
-            self._doubted = self._doubted and (self._skip > 0 or self._unproved)
-            self._damaged = self._damaged and self._doubted
+        if not self._unproved.same(chunk[:skipped], self._skip):
+            raise Disproved(f"{self._path}: the hub sent other bytes before")
         return chunk[skipped:]
 
     def _keep_first(self, chunk: bytes) -> None:
