@@ -68,6 +68,7 @@ def _paragraph(report: dict[str, Any]) -> str:
         "missing": _missing(report["missing"]),
         **_figures(report),
         "cache": report["cache"],
+        "not kept": f"what is fetched now: {report['not_kept']}" if report["not_kept"] else None,
         "log": report["log"],
     }
     lines = [f"{report['mountpoint']}: {report['state']}"]

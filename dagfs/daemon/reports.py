@@ -32,8 +32,8 @@ def reports(places: Places, path: Path | None = None, question: str = "status") 
 
 
 def _report(registry: Registry, name: str, state: MountState, question: str) -> dict[str, Any] | None:
-    nothing = {"metrics": {}, "follow": None, "hub": None, "missing": None, "ways": [], **NOTHING_HIDDEN}
-    report = {**asdict(state), **nothing}
+    unknown = dict.fromkeys(("follow", "hub", "missing", "not_kept"))
+    report = {**asdict(state), "metrics": {}, "ways": [], **unknown, **NOTHING_HIDDEN}
     del report["born"], report["owner_born"]
     if not alive(state):
         if not is_ours(state.mountpoint):

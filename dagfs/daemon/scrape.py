@@ -74,6 +74,7 @@ class MountCollector(Collector):
         yield _gauge("fetch_loads_waiting", "Loads that wait for their turn.", under_way["waiting"])
         yield _gauge("cache_bytes", "Content in this hub's cache, of all mounts.", info.bytes)
         yield _gauge("cache_limit_bytes", "What the cache may hold.", info.limit)
+        yield _gauge("cache_writable", "Whether the cache's disk takes what is fetched.", core.store.refusal is None)
         yield _gauge("cache_files", "Whole files in this hub's cache.", info.files)
 
     def _ways(self) -> Iterator[Metric]:

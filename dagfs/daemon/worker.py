@@ -103,6 +103,7 @@ def _status(core: Core) -> Iterable[Message]:
         "metrics": core.figures(),
         "hub": core.hub_state(),
         "ways": core.way_reports(),
+        "not_kept": core.store.refusal,
         "missing": core.rooms.vfs.missing.report(),
         **core.hidden(),
         **core.told(),

@@ -16,6 +16,7 @@ from dagfs import system
 from dagfs.metrics import Metrics
 from dagfs.model import Content, ContentId, Proof
 from dagfs.store.backlog import WAITING_MAX, Backlog, Waiting
+from dagfs.store.complaint import Complaint
 from dagfs.store.dvc_cache import DvcCache
 from dagfs.store.handles import Handles
 from dagfs.store.index import INDEX_ERRORS, Index
@@ -59,13 +60,14 @@ class DiskStore:
         self._index = self._open("index", Index)
         self._values = self._open("values", lambda path: Values(path, limit_bytes))
         self._handles = Handles()
-        self._partials = Partials(self._layout, limit_bytes, self._adopt, self._grown)
+        self._complaint = Complaint()
+        self._partials = Partials(self._layout, limit_bytes, self._adopt, self._grown, self._complaint)
         self.dvc_cache = DvcCache(dvc_cache, metrics) if dvc_cache is not None else None
         lent = Lent(self.dvc_cache, self._handles, self._values) if self.dvc_cache is not None else None
         shelf = Shelf(self._layout, self._index, self._handles, metrics, self.dvc_cache)
         self._room = Room(limit_bytes, shelf, self._partials)
         self._backlog = Backlog()
-        self._writer = Writer(shelf, self._room, self._backlog)
+        self._writer = Writer(shelf, self._room, self._backlog, self._complaint)
         self._lookup = Lookup(shelf, self._room, self._backlog, self._writer, lent)
         self._writer.start()
         if self._writer.guarded(lambda: self._index.counting, False):
@@ -122,6 +124,11 @@ class DiskStore:
     def congested(self) -> bool:
         """True while so much waits for the disk that guesses had better not be fetched."""
         return self._backlog.waiting_bytes > WAITING_MAX // 4
+
+    @property
+    def refusal(self) -> str | None:
+        """What the disk has last said instead of taking what was to be kept; None when it takes it."""
+        return self._complaint.text
 
     def partial(self, content: Content, size: int) -> PartialFile:
         """Give the blocks of a large file; in memory when they do not fit or the disk fails."""

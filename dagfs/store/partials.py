@@ -12,6 +12,7 @@ from functools import partial
 
 from dagfs import system
 from dagfs.model import Content, ContentId, Proof
+from dagfs.store.complaint import Complaint
 from dagfs.store.layout import Layout, unlink_quietly
 from dagfs.store.partial import DiskBlocks
 from dagfs.store.shared import Blocks, SharedPartial
@@ -36,6 +37,7 @@ class Partials:
         limit: int,
         adopt: Callable[[Content, str, Proof, bytes], None],
         grown: Callable[[], None],
+        complaint: Complaint,
     ) -> None:
         """`adopt` takes a file that became whole; `grown` hears that blocks may have filled the store."""
         self._layout = layout
@@ -43,6 +45,7 @@ class Partials:
         self._limit = limit
         self._adopt = adopt
         self._grown = grown
+        self._complaint = complaint
         self._lock = threading.Lock()  # guards everything below
         self._open: OrderedDict[ContentId, _Open] = OrderedDict()  # used last comes last
 
@@ -57,7 +60,7 @@ class Partials:
             self._open.move_to_end(content.key)
             found.users += 1
             self._close_unused(KEPT_OPEN)
-        return SharedPartial(found.blocks, lambda: self._release(content.key, found))
+        return SharedPartial(found.blocks, lambda: self._release(content.key, found), self._complaint)
 
     def size(self, key: ContentId) -> int | None:
         with self._lock:
@@ -116,7 +119,8 @@ class Partials:
             return VolatileBlocks(size)
         try:
             return DiskBlocks(content, size, self._base(content.key), partial(self._adopt, content), self._grown)
-        except OSError:
+        except OSError as error:
+            self._complaint.make(error)
             return VolatileBlocks(size)
 
     def _release(self, key: ContentId, found: _Open) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dagfs.model import Span
+from dagfs.store.complaint import Complaint
 from dagfs.store.volatile import VolatileBlocks
 
 
@@ -30,8 +31,9 @@ class Blocks(Protocol):
 class SharedPartial:
     """One user's pin on the blocks of a file. When the disk fails, the rest of its reads goes through memory."""
 
-    def __init__(self, blocks: Blocks, release: Callable[[], None]) -> None:
+    def __init__(self, blocks: Blocks, release: Callable[[], None], complaint: Complaint) -> None:
         self._blocks = blocks
+        self._complaint = complaint
         self._release: Callable[[], None] | None = release
         self.size = blocks.size
 
@@ -52,9 +54,12 @@ class SharedPartial:
     def write(self, offset: int, data: bytes) -> None:
         try:
             self._blocks.write(offset, data)
-        except OSError:
+        except OSError as error:
+            self._complaint.make(error)
             self._blocks = VolatileBlocks(self.size)
             self._blocks.write(offset, data)
+        if not isinstance(self._blocks, VolatileBlocks):
+            self._complaint.over()
 
     def advance(self) -> bool:
         return self._blocks.advance()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from dagfs.model import ContentId
 from dagfs.store.backlog import Backlog, Waiting
+from dagfs.store.complaint import Complaint
 from dagfs.store.index import DVC_SCHEMES, INDEX_ERRORS, FileRow, good_mark
 from dagfs.store.layout import Stamp, boot_id, stamp, unlink_quietly
 from dagfs.store.room import Room, Shelf
@@ -29,9 +30,9 @@ REBUILD_BATCH = 256
 
 
 class Writer:
-    """Empties the backlog. A disk that fails costs one line in the log until it works again, never a read."""
+    """Empties the backlog. A disk that fails costs a complaint, never a read."""
 
-    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog) -> None:
+    def __init__(self, shelf: Shelf, room: Room, backlog: Backlog, complaint: Complaint) -> None:
         self._layout = shelf.layout
         self._index = shelf.index
         self._handles = shelf.handles
@@ -39,7 +40,7 @@ class Writer:
         self._room = room
         self._backlog = backlog
         self._boot = boot_id()
-        self._complained = False  # of the disk, since its last success
+        self._complaint = complaint
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
     def start(self) -> None:
@@ -86,9 +87,7 @@ class Writer:
         self._backlog.chore("rebuild", begin)
 
     def complain(self, error: BaseException) -> None:
-        if not self._complained:
-            log.warning("the cache cannot be written, reads go on without it: %s", error)
-        self._complained = True
+        self._complaint.make(error)
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             with contextlib.suppress(OSError):
                 self._layout.damaged_mark.touch()
@@ -123,8 +122,8 @@ class Writer:
     def _write(self, files: list[Waiting]) -> None:
         temps: dict[str, str] = {}
         written: dict[str, Stamp] = {}
-        if self._guard(lambda: self._store(files, temps, written)):
-            self._complained = False
+        if self._guard(lambda: self._store(files, temps, written)) and written:
+            self._complaint.over()
         for path in temps.values():
             with contextlib.suppress(OSError):  # what stays is removed at the next start
                 unlink_quietly(path)

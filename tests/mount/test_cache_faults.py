@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from support.commands import Home, asked
+from support.contents import eventually
 from support.disks import needs_root, remount, small_disk
 from support.hubs import hub
 from support.kinds import DIRECTORIES, differences, of
@@ -45,11 +46,15 @@ def test_a_disk_that_is_full_costs_no_read_and_is_used_again_when_it_has_room(co
         cache = disk / "cache"
         with home.mounted(url, tmp_path / "data", "--cache-dir", cache) as data:
             assert survey(data, "one/git").differences(only(contents, "one/git")) == []
+            assert not_kept(home) is None
             fill(disk)
-            assert differences(contents, data) == []
+            assert survey(data, *DIRECTORIES["one"]).differences(of(contents, "one")) == []
+            assert "No space left on device" in not_kept(home)
+            assert "not kept    what is fetched now: " in home.run("status").stdout
             (disk / "ballast").unlink()
             home.run("cache", "--cache-dir", cache, "clear")
-            (data / "eight/dvc3/small.bin").read_bytes()
+            assert differences(contents, data) == []
+            eventually(lambda: not_kept(home) is None)
         assert home.run("cache", "--cache-dir", cache, "verify").returncode == 0
 
 
@@ -77,6 +82,11 @@ def test_a_cache_that_is_read_only_serves_what_it_has_and_the_rest_is_fetched(co
         remount(disk, "rw")
         with home.mounted(url, tmp_path / "data", "--cache-dir", cache) as data:
             assert differences(contents, data) == []
+
+
+def not_kept(home: Home) -> str | None:
+    (mount,) = home.status()
+    return mount["not_kept"]
 
 
 def only(contents, directory: str) -> dict[str, bytes]:
