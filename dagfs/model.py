@@ -154,6 +154,11 @@ class Content(NamedTuple):
     size: int | None = None
     commit: Commit | None = None
 
+    @property
+    def hashed(self) -> bool:
+        """The bytes must have a claimed MD5: whatever comes, wrong ones are found."""
+        return self.claim is not None and self.claim.scheme == "md5"
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:

@@ -282,10 +282,9 @@ class Cache:
 
     def _hold(self, content: Content) -> Hold:
         """With the lock held."""
-        proves = content.claim is not None and content.claim.scheme == "md5"
-        if proves and content.key in self._broken:
+        if content.hashed and content.key in self._broken:
             return Hold.ALL
-        return Hold.LAST if proves and content.key not in self._unpublished else Hold.NONE
+        return Hold.LAST if content.hashed and content.key not in self._unpublished else Hold.NONE
 
     def _forget(self, flights: dict[ContentId, WholeFlight] | dict[ContentId, BlocksFlight], key: ContentId) -> None:
         """With the lock held."""

@@ -48,7 +48,7 @@ class ProvedFlight:
         self._damaged = 0  # proofs that found a block damaged; of the prover's thread
         self._lock = threading.Lock()  # guards everything below
         self._hold = hold
-        self._proves = content.claim is not None and content.claim.scheme == "md5"
+        self._proves = content.hashed
         self._runs: list[Run] = []
         self._readers: list[Reader] = []
         self._publishing = False

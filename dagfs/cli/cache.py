@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagfs.cli.complete import directories
+from dagfs.cli import options
 from dagfs.cli.values import size_text
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ NO_LIMIT = 1 << 62
 
 
 @click.group()
-@click.option(
-    "--cache-dir",
-    metavar="DIR",
-    shell_complete=directories,
-    help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
-)
+@options.cache_dir
 @click.pass_context
 def cache(ctx: click.Context, cache_dir: str | None) -> None:
     """Look at the cache, check it, or empty it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagfs.cli import options
 from dagfs.cli.complete import directories, files
 
 if TYPE_CHECKING:
@@ -21,14 +22,9 @@ _STYLES = {"ok": ("green", "ok"), "note": ("cyan", "note"), "warning": ("yellow"
 @click.command(short_help="Say what stands in the way of a mount.")
 @click.argument("repo", required=False)
 @click.argument("mountpoint", required=False, shell_complete=directories)
-@click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
+@options.host
 @click.option("--token-file", metavar="FILE", shell_complete=files, help="File that holds the access token.")
-@click.option(
-    "--cache-dir",
-    metavar="DIR",
-    shell_complete=directories,
-    help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
-)
+@options.cache_dir
 @click.option("--json", "as_json", is_flag=True, help="Print one object, for programs.")
 def doctor(
     repo: str | None,

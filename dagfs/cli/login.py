@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagfs.cli import options
 from dagfs.errors import BadToken
 from dagfs.model import printable
 
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 TOKEN_CHARACTERS = 4096
 INTERRUPTED = 130
 
-host_option = click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com.")
-
 
 @click.command()
-@host_option
+@options.host
 @click.option("--token", "by_token", is_flag=True, help="Take a token from standard input or a prompt, not a browser.")
 def login(host: str | None, by_token: bool) -> None:
     """Log in to the hub, for dagfs and the DagsHub client alike.
@@ -94,7 +93,7 @@ def _tell_what_comes_first(host: str, stored: StoredToken, own: Places) -> None:
 
 
 @click.command()
-@host_option
+@options.host
 @click.option("--all", "everything", is_flag=True, help="Remove the hub's tokens that other programs have stored, too.")
 def logout(host: str | None, everything: bool) -> None:
     """Forget the tokens that `dagfs login` has stored for the hub.
@@ -121,7 +120,7 @@ def _tokens(count: int) -> str:
 
 
 @click.command(short_help="Tell whose token is used, and where it is from.")
-@host_option
+@options.host
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
 def whoami(host: str | None, token_file: Path | None) -> None:
     """Tell whose token dagfs uses for the hub, and where it comes from; never the token itself."""

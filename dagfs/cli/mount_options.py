@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dagfs.cli.complete import directories
+from dagfs.cli import options
 from dagfs.cli.values import parse_address, parse_size
 from dagfs.config import DEFAULT_CACHE_BYTES
 from dagfs.model import RefKind
@@ -24,13 +24,8 @@ OPTIONS = (
     click.option("--branch", help="Branch to mount; the repository's default branch if not given."),
     click.option("--rev", metavar="SHA_OR_TAG", help="Commit or tag to mount instead of a branch."),
     click.option("--subdir", metavar="PATH", default="", help="Mount only this directory of the repository."),
-    click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given."),
-    click.option(
-        "--cache-dir",
-        metavar="DIR",
-        shell_complete=directories,
-        help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
-    ),
+    options.host,
+    options.cache_dir,
     click.option(
         "--cache-size",
         type=parse_size,

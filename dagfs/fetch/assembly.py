@@ -78,7 +78,7 @@ class Assembly:
     def head(self, head: BodyHead) -> None:
         """A body begins. Raises ProtocolError, IntegrityError, ContentChanged."""
         self._ranged = head.ranged
-        self._unproved.begin(head.compressed and not self.hashed)
+        self._unproved.begin(head.compressed and not self._content.hashed)
         self._check_validator(plain_tag(head.validator) or None)
         if self._mode is Mode.MEASURE:
             self._skip = self.position = 0
@@ -188,7 +188,7 @@ class Assembly:
     def _check_validator(self, validator: str | None) -> None:
         """Two versions of a file never mix. Where an MD5 is claimed it decides: replicas may name one version twice."""
         before, self._validator = self._validator, validator or self._validator
-        if before is None or validator in (None, before) or self.hashed:
+        if before is None or validator in (None, before) or self._content.hashed:
             return
         if self._content.entry.versioning is Versioning.BUCKET:
             raise ContentChanged(f"{self._path} changed while it was read")
@@ -196,11 +196,6 @@ class Assembly:
         if not self.restart():
             raise IntegrityError(f"{self._path}: the hub sent two versions of it")
         self._validator = validator
-
-    @property
-    def hashed(self) -> bool:
-        """The bytes must have a claimed MD5: whatever comes, wrong ones are found."""
-        return self._content.claim is not None and self._content.claim.scheme == "md5"
 
     def _is_hearsay(self, head: BodyHead) -> bool:
         """Tell whether the size would rest on a Content-Length alone, which is wrong where a proxy cut or changed the
@@ -234,7 +229,7 @@ class Assembly:
 
     def _hand_on(self, piece: tuple[int, bytes] | None) -> None:
         if piece is not None:
-            self._unproved.given(*piece, provable=self._ranged or self.hashed)
+            self._unproved.given(*piece, provable=self._ranged or self._content.hashed)
             self._delivered = True
             self._sink.piece(*piece)
 

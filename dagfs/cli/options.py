@@ -1,0 +1,16 @@
+"""The options that several commands have."""
+
+from __future__ import annotations
+
+import click
+
+from dagfs.cli.complete import directories
+
+host = click.option("--host", metavar="URL", help="The hub; DAGSHUB_CLIENT_HOST or https://dagshub.com if not given.")
+
+cache_dir = click.option(
+    "--cache-dir",
+    metavar="DIR",
+    shell_complete=directories,
+    help="Where content is kept; DAGFS_CACHE_DIR or ~/.cache/dagfs.",
+)
