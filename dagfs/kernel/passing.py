@@ -89,16 +89,19 @@ def _clear(target: str) -> None:
 
 @contextlib.contextmanager
 def _listening(address: Path, user: int) -> Iterator[socket.socket]:
-    """Listen where nobody but that user can connect."""
-    address.unlink(missing_ok=True)
+    """Listen where nobody but that user can connect. The socket has its name when it is that user's: who waits for it
+    would be refused before."""
+    coming = address.with_name(f"{address.name}~")
+    coming.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         before = os.umask(0o177)
         try:
-            listener.bind(str(address))
+            listener.bind(str(coming))
         finally:
             os.umask(before)
-        os.chown(address, user, -1)
+        os.chown(coming, user, -1)
         listener.listen()
+        coming.rename(address)
         try:
             yield listener
         finally:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from dagfs.daemon.reports import reports
 from dagfs.daemon.state import Registry
 from dagfs.devhub.behaviour import Fault
 from dagfs.errors import BadMountPoint
-from dagfs.kernel import mounting
+from dagfs.kernel import mounting, passing
 from dagfs.kernel.mountinfo import find_mount, mount_points
 from dagfs.kernel.passed import take
 from dagfs.supervisor.policy import stopped
@@ -320,7 +321,6 @@ def test_a_part_with_rights_passes_mounts_to_one_without_as_often_as_it_asks(url
     with giving(contained, target, address) as giver:
         for _ in range(2):
             with started(contained, words) as daemon:
-                until(lambda: is_serving(contained))
                 assert (target / "README.md").read_bytes() == sample.files["README.md"]
                 assert mounts_at(target) == 1
                 assert address.stat().st_mode & 0o777 == 0o600
@@ -341,14 +341,38 @@ def test_a_part_with_rights_passes_mounts_to_one_without_as_often_as_it_asks(url
     assert not address.exists()
 
 
+def test_the_giver_s_socket_has_its_name_when_its_user_may_connect(tmp_path, monkeypatch):
+    address, chown = tmp_path / "fuse.sock", os.chown
+    there: list[bool] = []
+
+    def seen(path, user, group):
+        there.append(address.exists())
+        chown(path, user, group)
+
+    monkeypatch.setattr(os, "chown", seen)
+    with passing._listening(address, NOBODY) as listener:
+        assert there == [False]
+        assert (address.stat().st_uid, address.stat().st_mode & 0o777) == (NOBODY, 0o600)
+        with socket.socket(socket.AF_UNIX) as taker:
+            taker.connect(str(address))
+            listener.accept()[0].close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def mounts_at(path: Path) -> int:
     return sum(mount.path == str(path) for mount in mount_points())
 
 
 @contextlib.contextmanager
 def started(home: Home, words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    daemon = subprocess.Popen(words, env=home.environment(), stderr=subprocess.DEVNULL, text=True)
+    """Run a daemon until it serves; what it said instead, it has said to a file."""
+    said = home.root / "said"
+    with said.open("w") as stderr:
+        daemon = subprocess.Popen(words, env=home.environment(), stderr=stderr, text=True)
     try:
+        with contextlib.suppress(AssertionError):
+            until(lambda: is_serving(home) or daemon.poll() is not None)
+        assert is_serving(home), f"{daemon.poll()}: {said.read_text()}"
         yield daemon
     finally:
         daemon.kill()
