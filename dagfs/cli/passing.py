@@ -36,7 +36,7 @@ def give(target: Path, socket: Path, user: int) -> None:
 
 
 @pass_mount.command(context_settings={"ignore_unknown_options": True})
-@click.argument("socket", type=click.Path(path_type=Path))
+@click.argument("socket", type=click.Path(path_type=Path, readable=False))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def take(socket: Path, command: tuple[str, ...]) -> None:
     """Connect to SOCKET and become COMMAND, in whose words {} is the mount that was passed: /dev/fd/3."""
