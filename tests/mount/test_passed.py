@@ -319,11 +319,12 @@ def test_a_part_with_rights_passes_mounts_to_one_without_as_often_as_it_asks(url
     mount = [*DAGFS, "mount", url, "{}", "--foreground"]
     words = unprivileged(target, *DAGFS, "pass-mount", "take", address, *mount)
     with giving(contained, target, address) as giver:
-        for _ in range(2):
+        for rights in (0o600, 0o200):
             with started(contained, words) as daemon:
                 assert (target / "README.md").read_bytes() == sample.files["README.md"]
                 assert mounts_at(target) == 1
-                assert address.stat().st_mode & 0o777 == 0o600
+                assert address.stat().st_mode & 0o777 == rights
+                address.chmod(0o200)  # it is connected to, which is to write
                 for pid in (*report(contained)["workers"], daemon.pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
