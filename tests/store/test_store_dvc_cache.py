@@ -6,21 +6,20 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.contents import claimed, dvc, eventually, git, noise, proof
+from support.contents import claimed, dvc, eventually, git, noise
 from support.disks import needs_root, remount, small_disk
 from support.repos import dos2unix_md5
+from support.stores import Opener, keep, read
 
 from dagfs.metrics import Metrics
-from dagfs.model import Content
 from dagfs.proofs import Prover, chunks
 from dagfs.store.disk import DiskStore
 from dagfs.store.lent import INLINE_MAX
 
-Opener = Callable[..., DiskStore]
 LARGE = noise(INLINE_MAX + 1)
 
 
@@ -52,21 +51,6 @@ def place(root: Path, data: bytes, layout: str = "files/md5", md5: str | None = 
     path.write_bytes(data)
     path.chmod(0o444)
     return path
-
-
-def read(store: DiskStore, content: Content) -> bytes | None:
-    found = store.find(content)
-    if found is None:
-        return None
-    try:
-        return found.read(0, found.size)
-    finally:
-        found.close()
-
-
-def keep(store: DiskStore, content: Content, data: bytes) -> None:
-    store.put(content, data, proof(content, data))
-    assert store.flush(20)
 
 
 @pytest.mark.parametrize("layout", ["files/md5", ""])
