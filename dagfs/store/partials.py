@@ -119,6 +119,8 @@ class Partials:
             return VolatileBlocks(size)
         try:
             return DiskBlocks(content, size, self._base(content.key), partial(self._adopt, content), self._grown)
+        except BlockingIOError:  # too many processes fetch it
+            return VolatileBlocks(size)
         except OSError as error:
             self._complaint.make(error)
             return VolatileBlocks(size)

@@ -55,7 +55,8 @@ class SharedPartial:
         try:
             self._blocks.write(offset, data)
         except OSError as error:
-            self._complaint.make(error)
+            if self._release is not None:  # else the piece came after the end
+                self._complaint.make(error)
             self._blocks = VolatileBlocks(self.size)
             self._blocks.write(offset, data)
         if not isinstance(self._blocks, VolatileBlocks):

@@ -281,6 +281,18 @@ def test_two_processes_fetch_one_large_file_into_blocks_of_their_own(opened: Ope
     assert one.info().files == other.info().files == 1
 
 
+def test_a_file_that_too_many_processes_fetch_is_no_fault_of_the_disk(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagfs.store.partial._COPIES", 0)
+    store, data = opened(), noise(LARGE)
+    partial = store.partial(dvc(data), LARGE)
+    partial.write(0, data)
+    assert partial.read(100, BLOCK) == data[100 : 100 + BLOCK]
+    assert store.refusal is None
+    partial.close()
+
+
 def test_a_file_larger_than_the_store_is_read_through_memory(opened: Opener) -> None:
     data = noise(LARGE)
     store = opened(MiB)
@@ -384,6 +396,8 @@ def test_a_piece_that_comes_after_the_blocks_were_closed_goes_into_no_other_file
     others = [(tmp_path / f"other{number}").open("w+b") for number in range(8)]
     with pytest.raises(OSError, match="Bad file descriptor"):
         blocks.write(0, noise(BLOCK))
+    partial.write(0, noise(BLOCK))
+    assert store.refusal is None, "nor is it a fault of the disk"
     assert [os.fstat(other.fileno()).st_size for other in others] == [0] * 8
     for other in others:
         other.close()
