@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,12 +35,11 @@ class Followed:
 @dataclass(frozen=True, slots=True)
 class Handed:
     """What the workers of a mount hand on. `session` names the mount's life, over all of its workers and commits;
-    `spare` has the node ids that the disk does not take; `listener`: where Prometheus asks."""
+    `spare` has the node ids that the disk does not take."""
 
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     followed: Followed | None = None
     spare: Spare = field(default_factory=lambda: Spare(-1))
-    listener: socket.socket | None = None
 
 
 class Core(Repository):

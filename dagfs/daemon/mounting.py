@@ -26,7 +26,7 @@ from dagfs.daemon.resolving import resolve
 from dagfs.daemon.serving import Service, Tables, token_for
 from dagfs.daemon.state import MountState, Registry, birth, lives
 from dagfs.daemon.successor import renewal
-from dagfs.daemon.worker import worker_rooms
+from dagfs.daemon.worker import answering, worker_rooms
 from dagfs.hub.auth import Token
 from dagfs.kernel.backing import Table
 from dagfs.kernel.handshake import Feature, Negotiated, negotiate
@@ -248,7 +248,7 @@ def _serve_libfuse(
     notify("WATCHDOG_USEC=0")  # there is nobody to tell a stuck process from one that serves
     if plan.owner is not None:
         threading.Thread(target=_look, args=(announcer,), name="owner", daemon=True).start()
-    with worker_rooms(plan, commit, token, Handed(listener=listener)) as core:
+    with worker_rooms(plan, commit, token, Handed()) as core, answering(plan, core, listener):
         calls = libfuse.Calls(announcer.ready, core.disconnect)
         libfuse.serve(core.fs, str(plan.mountpoint), str(plan.repo), allow_other=plan.allow_other, calls=calls)
         announcer.ending()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dagfs.daemon.commits import CommitTable
 from dagfs.daemon.core import Followed, Handed
 from dagfs.daemon.plan import MountPlan
-from dagfs.daemon.worker import follow, worker_rooms
+from dagfs.daemon.worker import answering, follow, worker_rooms
 from dagfs.hub.auth import Token, find_token
 from dagfs.kernel.backing import Backings, Table
 from dagfs.kernel.following import Following
@@ -50,7 +50,7 @@ class Service:
         """Serve the device; `takes_over`: another worker did before."""
         plan, tables = self.plan, self.tables
         followed = Followed(tables.commits, takes_over) if plan.follow else None
-        handed = Handed(tables.commits.session, followed, tables.spare, self.listener)
+        handed = Handed(tables.commits.session, followed, tables.spare)
         with worker_rooms(plan, self.commit, self.token, handed) as core:
             through = agreed.has(Feature.PASSTHROUGH)
             backings = Backings(fd, tables.backings, takes_over=takes_over) if through else None
@@ -62,7 +62,7 @@ class Service:
             session.pulse = tables.pulse
             core.drop_pages = session.drop_pages
             core.waiting = session.waiting
-            with follow(plan, core, following, openings, ready):
+            with follow(plan, core, following, openings, ready), answering(plan, core, self.listener):
                 ready()
                 session.run()
         return 0

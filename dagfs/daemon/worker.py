@@ -1,9 +1,10 @@
-"""The rooms of a serving worker, with the control socket that answers for them."""
+"""The rooms of a serving worker, the branch that they follow, and the control socket that answers for them."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -28,32 +29,39 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def worker_rooms(plan: MountPlan, commit: Commit, token: Token, handed: Handed) -> Iterator[Core]:
-    """Build the rooms, answer on the control socket, and take all down in reverse order."""
+    """Build the rooms, and take them down at the end."""
     interpreter.settle_heap()
     core = Core(plan, commit, token, handed)
     try:
         if core.ways is not None:
             core.ways.begin()
-        warmer = Warmer(core)
-        operations = {
-            "status": lambda _: _status(core),
-            "activity": lambda _: activity(core),
-            "warm": warmer.answer,
-        }
-        control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
-        if handed.listener is not None:
-            from dagfs.daemon import scrape  # noqa: PLC0415 -- its library takes memory of those that want it only
-
-            scrape.answer(handed.listener, plan, core)
-        interpreter.settle()
-        try:
-            yield core
-        finally:
-            warmer.stop()
-            if control is not None:
-                control.close()
+        yield core
     finally:
         core.close()
+
+
+@contextlib.contextmanager
+def answering(plan: MountPlan, core: Core, listener: socket.socket | None) -> Iterator[None]:
+    """Answer on the control socket, and scrapes on `listener`, for the length of a block. It is entered last: who asks
+    is told all that there is to tell."""
+    warmer = Warmer(core)
+    operations = {
+        "status": lambda _: _status(core),
+        "activity": lambda _: activity(core),
+        "warm": warmer.answer,
+    }
+    control = _listen(Registry(plan.places.runtime).socket(plan.id), operations)
+    if listener is not None:
+        from dagfs.daemon import scrape  # noqa: PLC0415 -- its library takes memory of those that want it only
+
+        scrape.answer(listener, plan, core)
+    interpreter.settle()
+    try:
+        yield
+    finally:
+        warmer.stop()
+        if control is not None:
+            control.close()
 
 
 @contextlib.contextmanager

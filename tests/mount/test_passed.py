@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from dagfs.supervisor.policy import stopped
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the other's part is to mount as root")
 
-NUMBER = 77
 DAGFS = (sys.executable, "-m", "dagfs")
 
 
@@ -53,6 +52,10 @@ class Passed:
 
     path: Path
     fd: int
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"/dev/fd/{self.fd}"
 
     def hand_over(self) -> None:
         os.close(self.fd)
@@ -64,11 +67,7 @@ def made(tmp_path) -> Iterator[Passed]:
     """What a privileged part makes: a mount that nobody serves yet, for user 65534, and for others to read."""
     path = tmp_path / "m"
     path.mkdir()
-    fd = os.dup2(mounting.mount_as_root(str(path), "passed", True, owner=(NOBODY, NOBODY)), NUMBER)
-    with contextlib.suppress(OSError):
-        for each in map(int, os.listdir("/proc/self/fd")):
-            if each != fd and os.readlink(f"/proc/self/fd/{each}") == "/dev/fuse":
-                os.close(each)
+    fd = mounting.mount_as_root(str(path), "passed", True, owner=(NOBODY, NOBODY))
     one = Passed(path, fd)
     try:
         yield one
@@ -137,13 +136,13 @@ def contained(home) -> Home:
 
 
 def test_an_unprivileged_user_in_other_namespaces_serves_a_mount_that_it_cannot_see(url, sample, contained, made):
-    words = unprivileged(made.path, *DAGFS, "mount", url, f"/dev/fd/{NUMBER}", "--foreground")
+    words = unprivileged(made.path, *DAGFS, "mount", url, made.name, "--foreground")
     with serving(contained, made, *words) as daemon:
         until(lambda: is_serving(contained))
         assert {path: (made.path / path).read_bytes() for path in sample.files} == sample.files
         assert os.stat(made.path / "README.md").st_uid == NOBODY
         status = report(contained)
-        assert status["mountpoint"] == status["descriptor"] == f"/dev/fd/{NUMBER}"
+        assert status["mountpoint"] == status["descriptor"] == made.name
         process = psutil.Process(status["pid"])
         assert process.uids().real == NOBODY
         assert "CapEff:\t0000000000000004" in Path(f"/proc/{process.pid}/status").read_text()  # CAP_DAC_READ_SEARCH
@@ -173,7 +172,7 @@ def stalling(sample) -> Iterator[str]:
 
 def test_pid_1_of_a_container_ends_within_five_seconds_with_files_open_and_downloads_stalled(stalling, contained, made):
     """Programs of the other containers get errors; nobody hangs."""
-    words = unprivileged(made.path, *DAGFS, "mount", stalling, f"/dev/fd/{NUMBER}", "--foreground", "--no-prefetch")
+    words = unprivileged(made.path, *DAGFS, "mount", stalling, made.name, "--foreground", "--no-prefetch")
     with serving(contained, made, "unshare", "--pid", "--fork", "--kill-child", *words) as outer:
         until(lambda: state_of_another_pid_namespace(contained) == "serving")
         (daemon,) = psutil.Process(outer.pid).children()
@@ -191,24 +190,24 @@ def test_pid_1_of_a_container_ends_within_five_seconds_with_files_open_and_downl
 
 def test_in_the_background_too_and_known_by_its_place_where_that_can_be_seen(url, sample, home, made):
     done = subprocess.run(
-        [*DAGFS, "mount", url, f"/dev/fd/{NUMBER}"],
+        [*DAGFS, "mount", url, made.name],
         env=home.environment(), pass_fds=[made.fd], capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     made.hand_over()
     assert done.returncode == 0, done.stderr
     assert (made.path / "README.md").read_bytes() == sample.files["README.md"]
     told = report(home)
-    assert told["descriptor"] == f"/dev/fd/{NUMBER}"
+    assert told["descriptor"] == made.name
     assert told["mountpoint"] == str(made.path)
-    assert home.run("status", f"/dev/fd/{NUMBER}").returncode == 0
+    assert home.run("status", made.name).returncode == 0
     assert home.run("status", made.path / "images").returncode == 0
-    assert "has ended" in home.run("unmount", f"/dev/fd/{NUMBER}").stdout
+    assert "has ended" in home.run("unmount", made.name).stdout
     assert number_of_errors(made.path) == errno.ENOTCONN
-    assert home.run("unmount", f"/dev/fd/{NUMBER}", check=False).returncode == BadMountPoint.exit_status
+    assert home.run("unmount", made.name, check=False).returncode == BadMountPoint.exit_status
 
 
 def test_it_ends_well_when_who_made_the_mount_takes_it_away(url, home, made):
-    with serving(home, made, *DAGFS, "mount", url, f"/dev/fd/{NUMBER}", "--foreground") as daemon:
+    with serving(home, made, *DAGFS, "mount", url, made.name, "--foreground") as daemon:
         until(lambda: is_serving(home))
         subprocess.run(["umount", made.path], check=True, timeout=10)
         assert daemon.wait(5) == 0
@@ -224,7 +223,7 @@ def moving(tmp_path) -> Iterator[tuple[History, str]]:
 
 def test_it_follows_a_branch_and_goes_on_with_the_installed_version(moving, home, made):
     branch, url = moving
-    with serving(home, made, *DAGFS, "mount", url, f"/dev/fd/{NUMBER}", "--foreground", "--follow", "1"):
+    with serving(home, made, *DAGFS, "mount", url, made.name, "--foreground", "--follow", "1"):
         until(lambda: is_serving(home))
         before = os.listdir(made.path / "v")
         branch.commit()
@@ -237,7 +236,7 @@ def test_it_follows_a_branch_and_goes_on_with_the_installed_version(moving, home
 def test_a_stuck_worker_is_found_without_a_path_to_ask_it_by(url, contained, made, tmp_path):
     """Looked at every half a second, since systemd would wait for two."""
     contained.extra = {"WATCHDOG_USEC": "2000000"}
-    words = unprivileged(made.path, *DAGFS, "mount", url, f"/dev/fd/{NUMBER}", "--foreground")
+    words = unprivileged(made.path, *DAGFS, "mount", url, made.name, "--foreground")
     with serving(contained, made, *words):
         until(lambda: is_serving(contained))
         (worker,) = report(contained)["workers"]
@@ -252,13 +251,14 @@ def test_a_stuck_worker_is_found_without_a_path_to_ask_it_by(url, contained, mad
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["/dev/fd/78"], "descriptor 78 is not open here"),
+        (["/dev/fd/9999"], "descriptor 9999 is not open here"),
         (["/dev/fd/2"], "descriptor 2 is not of /dev/fuse"),
-        ([f"/dev/fd/{NUMBER}", "--allow-other"], "has the options of who mounted it"),
-        ([f"/dev/fd/{NUMBER}", "--driver", "libfuse"], "needs the kernel driver"),
+        (["HANDED", "--allow-other"], "has the options of who mounted it"),
+        (["HANDED", "--driver", "libfuse"], "needs the kernel driver"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_words(url, home, made, words, line):
+    words = [made.name if word == "HANDED" else word for word in words]
     done = subprocess.run(
         [*DAGFS, "mount", url, *words], env=home.environment(), pass_fds=[made.fd],
         capture_output=True, text=True, timeout=60,
