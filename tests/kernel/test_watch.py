@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.histories import until
 from support.mounts import Mounted, mounted
 from support.trees import pattern, tree
 
@@ -107,6 +108,13 @@ def asker_of(one: Mounted) -> psutil.Process:
             return others[0]
         time.sleep(0.02)
     raise AssertionError("no asker")
+
+
+def held_by(process: psutil.Process) -> list[str] | None:
+    """Give what its descriptors are open on, None where one was closed meanwhile."""
+    with contextlib.suppress(OSError):
+        return [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return None
 
 
 def await_questions(one: Mounted, count: int) -> None:
@@ -200,11 +208,7 @@ def test_a_watched_mount_can_be_unmounted_as_any_other() -> None:
 def test_the_asker_ends_with_its_supervisor_and_holds_no_descriptor() -> None:
     with mounted(tree, supervised=True, period=0.05) as one:
         asker = asker_of(one)
-        with contextlib.suppress(OSError):
-            assert [os.readlink(fd) for fd in Path(f"/proc/{asker.pid}/fd").iterdir()] in (
-                [],
-                [f"/proc/{asker.pid}/mountinfo"],
-            )
+        until(lambda: held_by(asker) in ([], [f"/proc/{asker.pid}/mountinfo"]), "who has just begun lets go of all")
         os.kill(one.pid, signal.SIGKILL)
         one.wait(10)
         with contextlib.suppress(psutil.NoSuchProcess):
