@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the package (editable) and everything that demo, test and lint need; `make setup` runs it.
 # Safe to run again at any time: .venv/.setup says "unfinished" from the first step to the last, so what an
-# interrupted run left is thrown away, and a finished one costs nothing until pyproject.toml changes.
+# interrupted run left is thrown away, and a finished one costs half a second until pyproject.toml changes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/system.sh
@@ -81,3 +81,4 @@ if ! healthy || moved; then make_environment; fi
 if [ "$(fingerprint)" != "$(cat "$state" 2>/dev/null)" ] || ! "$venv/bin/dagfs" --version >/dev/null 2>&1; then
   install
 fi
+"$venv/bin/python" -m compileall -q dagfs # where PYTHONDONTWRITEBYTECODE is set, each start would compile all: 0.17 s
