@@ -6,7 +6,8 @@ import threading
 from concurrent.futures import Future
 
 import pytest
-from support.contents import claimed, dvc, eventually, git, noise
+from support.contents import claimed, dvc, git, noise
+from support.waiting import until
 
 from dagfs.answers import wait
 from dagfs.cache import Cache
@@ -210,8 +211,8 @@ def test_a_large_file_becomes_whole_and_proved() -> None:
     rig = Rig({"a": LARGE}, manual=False)
     content = dvc(LARGE, "a")
     assert wait(rig.read(content)) == LARGE
-    eventually(lambda: rig.cache.cached(content))
-    eventually(rig.idle)
+    until(lambda: rig.cache.cached(content))
+    until(rig.idle)
     assert rig.store.calls["publish"] == 1
     assert rig.read(content) == LARGE
 
@@ -245,13 +246,13 @@ def test_a_large_file_that_was_wrong_gives_nothing_until_it_is_proved(monkeypatc
     with pytest.raises(IntegrityError):
         wait(rig.read(content), 20)
     assert content.key in rig.cache._broken
-    eventually(rig.idle)
+    until(rig.idle)
     with pytest.raises(IntegrityError):
         wait(rig.read(content, 0, 100), 20)
-    eventually(rig.idle)
+    until(rig.idle)
     rig.loader.files["a"] = LARGE
     assert wait(rig.read(content, 0, 100), 20) == LARGE[:100]
-    eventually(lambda: rig.cache.cached(content))
+    until(lambda: rig.cache.cached(content))
     assert content.key not in rig.cache._broken
 
 
@@ -272,7 +273,7 @@ def test_a_program_that_asks_again_or_reads_on_after_its_file_was_found_wrong_ge
     content = dvc(LARGE, "a")
     with pytest.raises(IntegrityError):
         wait(rig.read(content), 20)
-    eventually(rig.idle)
+    until(rig.idle)
     rig.loader.files["a"] = LARGE
     loads = len(rig.loads)
     for start in (0, 4 * BLOCK, len(LARGE) - 10):
@@ -307,7 +308,7 @@ def test_the_last_read_waits_for_the_proof_and_no_read_before_it_does(
     assert final.result(20) == LARGE[middle:]
     assert held.result(20) == LARGE[:10]
     rig.loads[2].end(None)
-    eventually(rig.idle)
+    until(rig.idle)
     assert rig.store.calls["publish"] == 1
 
 
@@ -318,7 +319,7 @@ def test_a_file_without_an_md5_waits_for_no_proof(monkeypatch: pytest.MonkeyPatc
     assert wait(rig.read(git(LARGE, "a")), 5) == LARGE
     assert rig.read(git(LARGE, "a"), 0, 10) == LARGE[:10]
     go.set()
-    eventually(rig.idle)
+    until(rig.idle)
 
 
 @pytest.mark.parametrize("why", ["the disk is full", "a block is damaged", "it is refused for ever"])
@@ -338,7 +339,7 @@ def test_a_file_that_cannot_be_proved_here_is_given(monkeypatch: pytest.MonkeyPa
         assert wait(rig.read(content, len(LARGE) - 10), 5) == LARGE[-10:]
         rig.cache.prepare(content, Span(0, len(LARGE)), Urgency.READ_AHEAD)
         assert wait(rig.read(content, 0, BLOCK), 5) == LARGE[:BLOCK]
-    eventually(rig.idle)
+    until(rig.idle)
 
 
 def test_a_read_that_waits_for_a_proof_when_the_cache_closes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +349,7 @@ def test_a_read_that_waits_for_a_proof_when_the_cache_closes_is_told(monkeypatch
     first, second = pending(rig.read(dvc(LARGE, "a"))), pending(rig.read(dvc(LARGE[::-1], "b")))
     closing = threading.Thread(target=rig.cache.close)
     closing.start()
-    eventually(lambda: rig.cache._closing)
+    until(lambda: rig.cache._closing)
     go.set()
     closing.join(20)
     assert first.result(0) == LARGE
@@ -393,7 +394,7 @@ def test_readers_that_come_while_a_load_ends_cause_no_second_one() -> None:
     def deliver() -> None:
         for number in range(len(files)):
             barrier.wait(20)
-            eventually(lambda number=number: len(rig.loads) > number)  # type: ignore[misc]
+            until(lambda number=number: len(rig.loads) > number)  # type: ignore[misc]
             rig.loads[number].run()
 
     threads = [threading.Thread(target=read) for _ in range(4)] + [threading.Thread(target=deliver)]
@@ -455,7 +456,7 @@ def test_a_proof_that_fails_unexpectedly_leaves_a_flight_that_ends(monkeypatch: 
 
     monkeypatch.setattr(MemoryPartial, "publish", fail)
     assert wait(rig.read(dvc(LARGE, "a")), 5) == LARGE
-    eventually(rig.idle)
+    until(rig.idle)
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
@@ -471,7 +472,7 @@ def test_a_load_that_ends_after_the_look_into_the_store_is_not_repeated(
     def late(content: Content) -> int | None:
         for load in rig.loads:
             load.run()
-        eventually(rig.idle)
+        until(rig.idle)
         return known(content)
 
     monkeypatch.setattr(rig.cache, "_known_size", late)

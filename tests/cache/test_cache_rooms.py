@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.caches import CacheRooms, builder
-from support.contents import claimed, dvc, eventually, git, noise
+from support.contents import claimed, dvc, git, noise
+from support.waiting import until
 
 from dagfs.answers import wait
 from dagfs.cache import core as cache_core
@@ -47,7 +48,7 @@ def test_a_file_is_downloaded_once_in_two_lives(rooms: Callable[..., Rooms]) -> 
         assert one.read(dvc(data, path)) == data
         assert one.read(dvc(data, path)) == data
     assert one.received() == sum(map(len, files.values()))
-    eventually(lambda: one.cache.in_flight().large == 0)
+    until(lambda: one.cache.in_flight().large == 0)
     one.close()
     again = rooms(files)
     for path, data in files.items():
@@ -117,7 +118,7 @@ def test_an_interrupted_large_file_goes_on_where_it_was(rooms: Callable[..., Roo
     again = rooms({"large": LARGE})
     assert again.read(dvc(LARGE, "large")) == LARGE
     assert again.received() == len(LARGE) - 4 * MiB
-    eventually(lambda: again.cache.cached(dvc(LARGE, "large")))
+    until(lambda: again.cache.cached(dvc(LARGE, "large")))
 
 
 def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
@@ -135,7 +136,7 @@ def test_a_file_read_in_order_is_hashed_along_and_each_byte_once(
     content, last = dvc(LARGE, "large"), len(LARGE) - 5
     for start in range(0, last, MiB):
         assert built.read(content, start, start + MiB) == LARGE[start : start + MiB]
-        eventually(lambda start=start: sum(hashed) >= start - MiB)  # type: ignore[misc]
+        until(lambda start=start: sum(hashed) >= start - MiB)  # type: ignore[misc]
     left = len(LARGE) - sum(hashed)
     assert built.read(content, last) == LARGE[last:]
     assert built.cache.cached(content), "proved before its last byte was given"
@@ -160,7 +161,7 @@ def test_what_comes_while_the_prover_is_about_to_stop_is_hashed_along_too(
     monkeypatch.setattr(Prover, "update", lambda prover, chunk: hashed.append(len(chunk)) or update(prover, chunk))
     monkeypatch.setattr(SharedPartial, "advance", late)
     built.read(content, 0, MiB)
-    eventually(lambda: sum(hashed) == 3 * MiB)
+    until(lambda: sum(hashed) == 3 * MiB)
 
 
 def test_only_the_block_that_completes_a_file_waits_for_the_proof(
@@ -173,7 +174,7 @@ def test_only_the_block_that_completes_a_file_waits_for_the_proof(
     built.read(content, 6 * BLOCK)
     last = built.cache.read(content, Span(5 * BLOCK + 3, 5 * BLOCK + 9), READER)
     partial = built.store.partial(content, len(LARGE))
-    eventually(lambda: partial.completing == Span(5 * BLOCK, 6 * BLOCK))
+    until(lambda: partial.completing == Span(5 * BLOCK, 6 * BLOCK))
     partial.close()
     assert built.read(content, 0, 5 * BLOCK) == LARGE[: 5 * BLOCK]
     assert built.read(content, 6 * BLOCK) == LARGE[6 * BLOCK :]
@@ -220,9 +221,9 @@ def test_blocks_of_a_damaged_body_are_gone_where_no_hash_could_find_them(
     assert told == [content]
     built.source._failures.clear()
     files["large"] = LARGE
-    eventually(lambda: built.cache.in_flight().large == 0)
+    until(lambda: built.cache.in_flight().large == 0)
     assert built.read(content) == LARGE
-    eventually(lambda: built.cache.cached(content) or limit < len(LARGE))
+    until(lambda: built.cache.cached(content) or limit < len(LARGE))
 
 
 def test_a_file_without_a_hash_is_not_published_before_the_body_that_completes_it_has_ended_well(
@@ -236,7 +237,7 @@ def test_a_file_without_a_hash_is_not_published_before_the_body_that_completes_i
     part.close()
     built.source.fail("open:large", DamagedBody("its checksum does not fit"), times=1_000, after=len(LARGE))
     built.cache.prepare(content, Span(0, len(LARGE)), READER)
-    eventually(lambda: built.cache.in_flight().large == 0)
+    until(lambda: built.cache.in_flight().large == 0)
     assert not built.cache.cached(content)
     assert built.store.partial(content, len(LARGE)).missing(Span(0, len(LARGE))) == [Span(0, len(LARGE))]
 
@@ -257,8 +258,8 @@ def test_of_two_threads_that_begin_with_one_file_the_later_one_leaves_its_blocks
     answer = built.cache.read(content, Span(5, 20), READER)
     built.source.release("large")
     assert wait(answer, 20) == LARGE[5:20]
-    eventually(lambda: built.cache.in_flight().large == 0)
-    eventually(lambda: [found.users for found in built.store._partials._open.values()] == [0])
+    until(lambda: built.cache.in_flight().large == 0)
+    until(lambda: [found.users for found in built.store._partials._open.values()] == [0])
 
 
 def test_few_files_are_remembered_as_wrong_or_as_not_to_be_kept(
@@ -285,7 +286,7 @@ def test_blocks_left_complete_by_a_killed_process_are_published(rooms: Callable[
     one.close()
     again = rooms({"large": LARGE})
     assert again.read(dvc(LARGE, "large"), 5, 10) == LARGE[5:10]
-    eventually(lambda: again.cache.cached(dvc(LARGE, "large")))
+    until(lambda: again.cache.cached(dvc(LARGE, "large")))
     assert not again.source.spans
 
 
@@ -341,5 +342,5 @@ def test_a_large_file_of_a_hub_without_ranges_is_not_downloaded_once_for_each_sp
     for start in range(0, len(LARGE), MiB):
         built.cache.prepare(content, Span(start, start + MiB), Urgency.READ_AHEAD)
     assert built.read(content) == LARGE
-    eventually(lambda: built.fetcher.in_flight() == (0, 0))
+    until(lambda: built.fetcher.in_flight() == (0, 0))
     assert built.received() <= 3 * len(LARGE)  # not 11: what starts before the first answer has come may be in vain

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.contents import RecordingSink, claimed, dvc, eventually, git, noise
+from support.contents import RecordingSink, claimed, dvc, git, noise
+from support.waiting import until
 
 from dagfs.errors import (
     AccessDenied,
@@ -250,7 +251,7 @@ def test_retry_after_stops_everybody(hubs: type[Hub]) -> None:
     hub = hubs({"a": SMALL, "b": SMALL})
     hub.source.fail("open:a", RemoteUnavailable("429", retry_after=0.3))
     first = hub.load(dvc(SMALL, "a"))
-    eventually(lambda: hub.fetcher._queue.slots.paused_until > 0)
+    until(lambda: hub.fetcher._queue.slots.paused_until > 0)
     second = hub.load(dvc(SMALL, "b"))
     assert hub.source.calls["open:b"] == 0
     assert second.wait().data == first.wait().data == SMALL
@@ -402,7 +403,7 @@ def test_bytes_of_a_large_file_that_come_otherwise_the_second_time_are_disproved
     hub.source.hold("a", 5_000_000)
     hub.source.fail("open:a", RemoteUnavailable("cut"), after=5_000_001)
     sink = hub.load(content, Span(0, len(LARGE)))
-    eventually(lambda: bool(sink.pieces))
+    until(lambda: bool(sink.pieces))
     files["a"] = LARGE
     hub.source.release("a")
     assert isinstance(sink.wait().error, Disproved)
@@ -470,7 +471,7 @@ def test_a_load_that_is_cancelled_while_a_slot_falls_free_is_not_started(
         if threading.current_thread() is threading.main_thread():
             hub.source.release("a")
             running.wait()
-            eventually(lambda: hub.fetcher.in_flight()[0] == 0)
+            until(lambda: hub.fetcher.in_flight()[0] == 0)
         finish(job, error)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hub.fetcher, "_finish", late)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.buckets import bucket
-from support.contents import eventually
 from support.repos import Truth, commit_all, git, write_files
+from support.waiting import until
 
 from dagfs.devhub.behaviour import Fault
 from dagfs.devhub.serve import Hub
@@ -298,6 +298,6 @@ def test_what_one_machine_has_read_another_takes_from_the_cache_that_they_share(
     for machine in ("one", "other"):
         fs = connected(hub, tmp_path / machine, shared_cache=shared)
         assert fs.cat_file("ada/data/model.bin") == sample.files["model.bin"]
-        eventually(lambda: any((tmp_path / "shared/files").rglob("*")))
+        until(lambda: any((tmp_path / "shared/files").rglob("*")))
         POOL.close()
     assert hub.requests.raw_paths["model.bin"] == 1

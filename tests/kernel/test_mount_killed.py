@@ -12,9 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.contents import eventually
 from support.mounts import Mounted, mounted
 from support.trees import pattern
+from support.waiting import until
 
 from dagfs.errors import RemoteUnavailable
 from dagfs.kernel.killed import PERIOD, Killed, killed
@@ -88,7 +88,7 @@ def test_who_is_killed_while_it_waits_is_gone_although_no_answer_comes(what: str
         waiting.communicate()
         assert one.ask("failures") == []
         if what not in THROUGH_PAGES:
-            eventually(lambda: one.ask("waiting") == 0)  # `dagfs top` names nobody who is gone
+            until(lambda: one.ask("waiting") == 0)  # `dagfs top` names nobody who is gone
 
 
 @pytest.mark.parametrize("what", ["getxattr", "readdir", "read by O_DIRECT"])

@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 import pytest
-from support.histories import until
 from support.mounts import Mounted, mounted
 from support.trees import pattern, tree
+from support.waiting import until
 
 from dagfs.kernel import mounting
 from dagfs.kernel.session import PROBE

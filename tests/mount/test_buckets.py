@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from support.buckets import TOP, bucket, files_under, put, requests_of
 from support.commands import asked
-from support.contents import eventually, noise
-from support.histories import history, until
+from support.contents import noise
+from support.histories import history
 from support.hubs import VARIANTS, hub
 from support.repos import ODD_NAMES, commit_all, new_repository, write_files
+from support.waiting import until
 
 from dagfs.devhub.behaviour import Behaviour, Fault, LastToken, Paging
 from dagfs.fetch.seam import WHOLE_MAX
@@ -62,7 +63,7 @@ def forget(path: Path) -> None:
 def kill_worker(home) -> None:
     (worker,) = home.status()[0]["workers"]
     os.kill(worker, signal.SIGKILL)
-    eventually(lambda: home.status()[0]["workers"] not in ([worker], []))
+    until(lambda: home.status()[0]["workers"] not in ([worker], []))
 
 
 # What is shown
@@ -479,7 +480,7 @@ def test_reading_in_order_fetches_the_next_objects_ahead(repository, objects, ho
         names = sorted(name for name in os.listdir(there) if name.endswith(".bin"))
         for name in names[:8]:
             (there / name).read_bytes()
-        eventually(lambda: os.getxattr(there / names[12], "user.dagfs.cached") == b"1")
+        until(lambda: os.getxattr(there / names[12], "user.dagfs.cached") == b"1")
 
 
 def test_an_annotation_file_in_a_bucket_names_the_objects_that_come_next(repository, home, tmp_path):
@@ -492,4 +493,4 @@ def test_an_annotation_file_in_a_bucket_names_the_objects_that_come_next(reposit
         assert (there / "labels.tsv").read_bytes() == labels
         for name in rows[:6]:
             (there / name).read_bytes()
-        eventually(lambda: os.getxattr(there / rows[9], "user.dagfs.cached") == b"1")
+        until(lambda: os.getxattr(there / rows[9], "user.dagfs.cached") == b"1")

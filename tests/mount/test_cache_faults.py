@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,12 +11,12 @@ import time
 from pathlib import Path
 
 from support.commands import Home, asked
-from support.contents import eventually
-from support.disks import needs_root, remount, small_disk
+from support.disks import fill, needs_root, remount, small_disk
 from support.hubs import hub
 from support.kinds import DIRECTORIES, differences, of
 from support.mounts import NOBODY
 from support.surveys import survey
+from support.waiting import until
 
 from dagfs.errors import CacheRefused
 
@@ -32,14 +31,6 @@ def store_of(cache: Path) -> Path:
     return mark.parent
 
 
-def fill(path: Path) -> None:
-    """Take what is left of a disk."""
-    with open(path / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(64 << 10))
-    assert os.statvfs(path).f_bavail == 0
-
-
 @needs_root
 def test_a_disk_that_is_full_costs_no_read_and_is_used_again_when_it_has_room(contents, home, tmp_path):
     with small_disk(tmp_path / "disk", 40 * MiB) as disk, hub(contents.path, storages=contents.storages) as url:
@@ -51,10 +42,10 @@ def test_a_disk_that_is_full_costs_no_read_and_is_used_again_when_it_has_room(co
             assert survey(data, *DIRECTORIES["one"]).differences(of(contents, "one")) == []
             assert "No space left on device" in not_kept(home)
             assert "not kept    what is fetched now: " in home.run("status").stdout
-            (disk / "ballast").unlink()
+            (disk / "fill").unlink()
             home.run("cache", "--cache-dir", cache, "clear")
             assert differences(contents, data) == []
-            eventually(lambda: not_kept(home) is None)
+            until(lambda: not_kept(home) is None)
         assert home.run("cache", "--cache-dir", cache, "verify").returncode == 0
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from support.commands import DETACH, asked
 from support.hubs import hub
 from support.users import NOBODY, run_as
+from support.waiting import until
 
 from dagfs.config import places
 from dagfs.daemon import ending
@@ -39,13 +39,6 @@ def started(home, *words) -> subprocess.Popen[str]:
     )
 
 
-def until(condition, seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(condition())
-
-
 def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
     (tmp_path / "m").mkdir()
     done = home.run("mount", url.replace("/o/n", "/o/other"), tmp_path / "m", "--foreground", check=False)
@@ -57,7 +50,7 @@ def test_a_failure_in_the_foreground_is_told_as_well(url, home, tmp_path):
 def test_the_foreground_tells_what_is_mounted_and_at_which_commit(url, home, tmp_path):
     (tmp_path / "m").mkdir()
     with started(home, "mount", url, tmp_path / "m", "--foreground") as daemon:
-        assert until(lambda: any(report["state"] == "serving" for report in home.status()))
+        until(lambda: any(report["state"] == "serving" for report in home.status()))
         (report,) = home.status()
         daemon.terminate()
         _, said = daemon.communicate(timeout=10)
@@ -79,7 +72,7 @@ def test_a_user_who_would_unmount_anothers_mount_is_told_whose_it_is(url, home, 
 def test_a_signal_ends_the_foreground_with_status_0(url, home, tmp_path, number, driver):
     (tmp_path / "m").mkdir()
     with started(home, "mount", url, tmp_path / "m", "--foreground", "--driver", driver) as daemon:
-        assert until(lambda: any(report["state"] == "serving" for report in home.status()))
+        until(lambda: any(report["state"] == "serving" for report in home.status()))
         daemon.send_signal(number)
         _, said = daemon.communicate(timeout=10)
     assert daemon.returncode == 0
@@ -93,7 +86,7 @@ def test_a_signal_before_anything_is_mounted_leaves_no_file(sample, home, tmp_pa
     with hub(sample.path, latency=0.5) as slow:
         for words in ((), ("--foreground",)):
             with started(home, "mount", slow, tmp_path / "m", *words) as starter:
-                assert until(lambda: any((home.root / "run/dagfs").glob("*.lock")))
+                until(lambda: any((home.root / "run/dagfs").glob("*.lock")))
                 (lock,) = (home.root / "run/dagfs").glob("*.lock")
                 os.kill(holder(lock), signal.SIGTERM)
                 _, said = starter.communicate(timeout=10)
@@ -106,7 +99,7 @@ def test_a_signal_before_anything_is_mounted_leaves_no_file(sample, home, tmp_pa
 def holder(lock: Path) -> int:
     """Give the process that holds a lock file."""
     inode = lock.stat().st_ino
-    assert until(lambda: f":{inode} " in Path("/proc/locks").read_text())
+    until(lambda: f":{inode} " in Path("/proc/locks").read_text())
     rows = [row.split() for row in Path("/proc/locks").read_text().splitlines()]
     return next(int(row[4]) for row in rows if row[5].endswith(f":{inode}"))
 
@@ -163,10 +156,10 @@ def test_a_start_that_is_interrupted_leaves_no_mount(sample, home, tmp_path):
     (tmp_path / "m").mkdir()
     with hub(sample.path, latency=0.3) as slow:
         with started(home, "mount", slow, tmp_path / "m") as starter:
-            assert until((home.root / "state/dagfs/logs").exists)
+            until((home.root / "state/dagfs/logs").exists)
             starter.kill()
-        assert until(lambda: any((home.root / "run/dagfs").glob("*.lock")))
-        assert until(lambda: not any((home.root / "run/dagfs").iterdir()))
+        until(lambda: any((home.root / "run/dagfs").glob("*.lock")))
+        until(lambda: not any((home.root / "run/dagfs").iterdir()))
         assert find_mount(str(tmp_path / "m")) is None
 
 
@@ -174,7 +167,7 @@ def test_a_dead_mount_is_shown_and_replaced(url, home, tmp_path):
     with home.mounted(url, tmp_path / "m") as data:
         os.stat(data)
         os.kill(home.status()[0]["pid"], signal.SIGKILL)
-        assert until(lambda: home.status()[0]["state"] == "dead")
+        until(lambda: home.status()[0]["state"] == "dead")
         assert "dagfs unmount" in home.run("status").stdout
         home.run("mount", url, data)
         assert home.status()[0]["state"] == "serving"
@@ -256,7 +249,7 @@ def images_asked(url: str) -> bool:
 def test_a_warm_up_that_is_cut_off_is_no_success(sample, home, tmp_path):
     with hub(sample.path, fault=stall_images) as stalling:
         with home.mounted(stalling, tmp_path / "m") as data, started(home, "warm", data / "images") as warming:
-            assert until(lambda: images_asked(stalling), 60)
+            until(lambda: images_asked(stalling), seconds=60)
             assert warming.poll() is None
             home.run("unmount", data)
             _, said = warming.communicate(timeout=20)
@@ -269,7 +262,7 @@ def test_a_warm_up_that_is_cut_off_is_no_success(sample, home, tmp_path):
 def test_a_warm_up_ends_quietly_at_ctrl_c(sample, home, tmp_path):
     with hub(sample.path, fault=stall_images) as stalling, home.mounted(stalling, tmp_path / "m") as data:
         with started(home, "warm", data / "images") as warming:
-            assert until(lambda: images_asked(stalling), 60)
+            until(lambda: images_asked(stalling), seconds=60)
             warming.send_signal(signal.SIGINT)
             _, said = warming.communicate(timeout=20)
         assert warming.returncode != 0

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 from support.commands import Home, asked
-from support.contents import eventually
 from support.hubs import hub
 from support.kinds import DIRECTORIES, POND, READERS, aim, differences, of
 from support.surveys import survey
+from support.waiting import until
 
 from dagfs.cache.core import WRONG_SECONDS
 from dagfs.devhub.behaviour import Behaviour, Fault, Redirect
@@ -216,7 +216,7 @@ def test_while_a_hub_wants_to_be_left_alone_no_body_is_asked_for(contents, tmp_p
     ):
         os.listdir(data / "one/git")
         crowd = pool.submit(survey, data, *DIRECTORIES["eight"], readers=8)
-        eventually(lambda: refused.value > 0)
+        until(lambda: refused.value > 0)
         time.sleep(2 * UNDER_WAY)  # who comes now has been refused nothing
         late = survey(data, "one/git")
         assert late.differences({path: data for path, data in of(contents, "one").items() if "/git/" in path}) == []
@@ -310,8 +310,8 @@ def test_wrong_bytes_of_a_large_file_are_gone_as_soon_as_they_are_known(contents
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
             assert read_or_fail(data / path) is None
         ill.unlink()
-        eventually(lambda: read_or_fail(data / path) == right)
-        eventually(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
+        until(lambda: read_or_fail(data / path) == right)
+        until(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
         assert mapped[:] == right  # not before: what cannot be read is SIGBUS to who looks into a map
         mapped.close()
 
@@ -331,7 +331,7 @@ def test_wrong_bytes_that_an_earlier_worker_gave_are_gone_as_well(contents, tmp_
             os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
             ill.unlink()
             home.run("warm", data / path, check=False)
-            eventually(lambda: read_or_fail(data / path) == right)
+            until(lambda: read_or_fail(data / path) == right)
 
 
 @pytest.mark.parametrize("heals", [True, False], ids=["once", "always"])
@@ -350,7 +350,7 @@ def test_a_program_that_reads_a_wrong_large_file_to_its_end_is_told(contents, tm
         assert b"Input/output error" in done.stderr
         assert 0 < len(done.stdout) < len(right)
         if heals:
-            eventually(lambda: read_or_fail(data / path) == right)
+            until(lambda: read_or_fail(data / path) == right)
 
 
 @pytest.mark.parametrize("place", ["one/git", f"{POND}/one"])
@@ -378,8 +378,8 @@ def test_a_large_file_in_a_damaged_compressed_body_fails_at_its_end_where_no_has
         assert b"Input/output error" in done.stderr
         assert len(done.stdout) < len(right)
         ill.unlink()
-        eventually(lambda: read_or_fail(data / path) == right)
-        eventually(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
+        until(lambda: read_or_fail(data / path) == right)
+        until(lambda: os.getxattr(data / path, "user.dagfs.cached") == b"1")
 
 
 def test_a_file_that_was_found_wrong_gives_nobody_a_byte_for_two_seconds(contents, tmp_path):

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from support.commands import asked
-from support.histories import History, history, until
+from support.histories import History, history
 from support.hubs import hub
 from support.repos import git
+from support.waiting import until
 
 from dagfs.config import places
 from dagfs.daemon.reports import reports

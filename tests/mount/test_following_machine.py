@@ -10,8 +10,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 from support.dirs import OpenDirectory
-from support.histories import FIRST_TIME, History, history, until
+from support.histories import FIRST_TIME, History, history
 from support.machines import PROFILE, MountMachine, picks
+from support.waiting import until
 
 VERSIONS = 5
 plans = st.lists(

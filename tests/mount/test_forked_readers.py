@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from support.commands import asked
-from support.histories import until
 from support.hubs import hub
 from support.repos import commit_all, new_repository, put_dvc_directory
+from support.waiting import until
 
 from dagfs.devhub.behaviour import Fault
 

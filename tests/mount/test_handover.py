@@ -14,11 +14,12 @@ import psutil
 import pytest
 from support.commands import Home
 from support.disks import fill, needs_root, small_disk
-from support.histories import History, history, until
+from support.histories import History, history
 from support.hubs import hub
 from support.mounts import ORDINARY
 from support.repos import commit_all, new_repository, write_files
 from support.users import run_as
+from support.waiting import until
 
 from dagfs.config import places
 from dagfs.daemon.reports import reports

@@ -17,9 +17,9 @@ import psutil
 import pytest
 from support.commands import Home, asked
 from support.contents import noise
-from support.histories import until
 from support.hubs import hub
 from support.repos import commit_all, new_repository, put_dvc_directory
+from support.waiting import until
 from support.walks import differences, looks_of, walk
 
 from dagfs.devhub.behaviour import Fault

@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from support.documents import blocks
 from support.hubs import hub
 from support.relay import Relay
 from support.tools import needed
+from support.waiting import until
 
 from dagfs.cli.load import processes, rates
 from dagfs.daemon.control import ask
@@ -71,13 +71,6 @@ def samples(text: str) -> dict[str, float]:
     return found
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def readers(*paths: Path):
     running = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for path in paths]
@@ -98,7 +91,7 @@ def activity(home) -> dict:
 def test_top_names_the_processes_that_wait_and_what_for(sample, home, tmp_path):
     with hub(sample.path, fault=stall_images) as url, home.mounted(url, tmp_path / "data", "--no-prefetch") as data:
         with readers(data / "images/031.jpg", data / "images/032.jpg") as waiting:
-            wait_for(lambda: activity(home)["waiting_count"] == 2)
+            until(lambda: activity(home)["waiting_count"] == 2)
             shown = home.run("top", "--once", "--interval", "0.2").stdout
             for process, name in zip(waiting, ("031", "032"), strict=True):
                 assert re.search(rf"\b{process.pid} +cat +1 +\d+\.\d s +read +images/{name}\.jpg", shown), shown
@@ -208,7 +201,7 @@ def test_a_hub_that_is_away_is_shown_and_hides_no_other_row(sample, home, tmp_pa
     ):
         way.cut()
         with readers(data / "images/001.jpg"):
-            wait_for(lambda: activity(home)["hub"]["state"] == "failing")
+            until(lambda: activity(home)["hub"]["state"] == "failing")
             shown = home.run("top", "--once", "--interval", "0.1").stdout
             way.mend()
     assert "failing for" in shown
@@ -251,7 +244,7 @@ def test_scrapes_are_what_prometheus_reads_and_count_what_was_read(sample, home,
         for number in range(1, 6):
             (data / f"images/{number:03d}.jpg").read_bytes()
         with readers(data / "images/031.jpg"):
-            wait_for(lambda: samples(scraped(port))["dagfs_waiting_requests"] == 1)
+            until(lambda: samples(scraped(port))["dagfs_waiting_requests"] == 1)
             assert samples(scraped(port))["dagfs_longest_wait_seconds"] > 0
         text = scraped(port)
         found = samples(text)
@@ -296,9 +289,9 @@ def test_scrapes_go_on_after_the_worker_died_and_after_an_upgrade(sample, home, 
         (data / "README.md").read_bytes()
         report = home.status()[0]
         os.kill(report["workers"][0], signal.SIGKILL)
-        wait_for(lambda: restarts(port) == 1)
+        until(lambda: restarts(port) == 1)
         os.kill(report["pid"], signal.SIGUSR2)
-        wait_for(lambda: restarts(port) == 2)
+        until(lambda: restarts(port) == 2)
     with pytest.raises(OSError, match="refused"):
         scraped(port)
 
@@ -383,11 +376,11 @@ def test_a_real_prometheus_answers_every_query_of_the_dashboard(sample, home, tm
         home.mounted(url, tmp_path / "data", "--metrics", f"127.0.0.1:{port}") as data,
         prometheus(port, own, tmp_path) as answers,
     ):
-        wait_for(lambda: len(answers("count_over_time(dagfs_mount_info[1m])")) == 1)
+        until(lambda: len(answers("count_over_time(dagfs_mount_info[1m])")) == 1)
         for path in sorted((data / "images").glob("*.jpg")):
             path.read_bytes()
         scrapes = "count_over_time(dagfs_cache_reads_total{result='hit'}[1m]) > 5 and dagfs_prefetch_guesses_total > 0"
-        wait_for(lambda: bool(answers(scrapes.replace("and", "and on (instance)"))))
+        until(lambda: bool(answers(scrapes.replace("and", "and on (instance)"))))
         panels = json.loads(DASHBOARD.read_text())["panels"]
         queries = [target["expr"] for panel in panels for target in panel["targets"]]
         fitted = [query.replace("$__rate_interval", "1m").replace("$mountpoint", ".*") for query in queries]
@@ -437,7 +430,7 @@ def test_a_log_of_json_is_one_object_a_line(sample, home, tmp_path):
             (data / "images/005.jpg").read_bytes()
         report = home.status()[0]
         os.kill(report["workers"][0], signal.SIGKILL)
-        wait_for(lambda: home.status()[0]["generation"] == 2)
+        until(lambda: home.status()[0]["generation"] == 2)
         lines = [json.loads(line) for line in Path(report["log"]).read_text().splitlines()]
     assert {"time", "level", "logger", "message", "pid", "thread"} <= set(lines[0])
     assert any("images/005.jpg" in line["message"] and line["level"] == "WARNING" for line in lines)
@@ -450,9 +443,9 @@ def test_in_the_foreground_the_objects_go_to_stderr(sample, home, tmp_path):
         words = [sys.executable, "-m", "dagfs", "mount", url, tmp_path / "data", "--foreground"]
         environment = home.environment() | {"DAGFS_LOG_FORMAT": "json"}
         with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as daemon:
-            wait_for(lambda: [report["state"] for report in home.status()] == ["serving"])
+            until(lambda: [report["state"] for report in home.status()] == ["serving"])
             os.kill(home.status()[0]["workers"][0], signal.SIGKILL)
-            wait_for(lambda: home.status()[0]["generation"] == 2)
+            until(lambda: home.status()[0]["generation"] == 2)
             daemon.terminate()
             lines = daemon.communicate(timeout=20)[1].splitlines()
     assert {json.loads(line)["logger"] for line in lines} == {"dagfs.daemon.mounting", "dagfs.supervisor.loop"}

@@ -21,9 +21,10 @@ from typing import Any
 import psutil
 import pytest
 from support.commands import DETACH, Home
-from support.histories import History, history, until
+from support.histories import History, history
 from support.hubs import hub
 from support.namespaces import NOBODY, unprivileged
+from support.waiting import until
 
 from dagfs.config import places
 from dagfs.daemon.reports import reports

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from support.hubs import hub
 from support.repos import big_directory
 from support.storms import state_of, storm
+from support.waiting import until
 from support.walks import differences, looks_of, walk
 
 import dagfs
@@ -30,16 +31,9 @@ from dagfs.kernel.mountinfo import find_mount
 from dagfs.supervisor.policy import MAX_FAULTS
 
 
-def until(condition, seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(condition())
-
-
 def await_worker(home, generation: int) -> dict:
     """Wait until the worker of that generation serves; gives the mount's report."""
-    assert until(lambda: home.status()[0]["generation"] >= generation and home.status()[0]["state"] == "serving")
+    until(lambda: home.status()[0]["generation"] >= generation and home.status()[0]["state"] == "serving")
     return home.status()[0]
 
 
@@ -48,7 +42,7 @@ def crash_until_given_up(home) -> None:
     for generation in range(1, MAX_FAULTS + 1):
         for worker in await_worker(home, generation)["workers"]:
             os.kill(worker, signal.SIGSEGV)
-    assert until(lambda: home.status()[0]["state"] == "failed")
+    until(lambda: home.status()[0]["state"] == "failed")
 
 
 def processes_of(home) -> list[psutil.Process]:
@@ -187,13 +181,13 @@ def test_workers_that_keep_crashing_are_given_up_and_the_state_says_so(sample, h
         assert "dagfs unmount" in told.stdout
         assert report["reason"] in told.stdout
         assert "giving up" in Path(report["log"]).read_text()
-        assert until(lambda: processes_of(home) == [])
+        until(lambda: processes_of(home) == [])
         home.run("mount", url, data)
         assert (data / "README.md").read_bytes() == sample.files["README.md"]
         crash_until_given_up(home)
         home.run("unmount", data)
         assert os.listdir(data) == []
-        assert until(lambda: leftovers(home) == []), leftovers(home)
+        until(lambda: leftovers(home) == [])
 
 
 def test_a_service_whose_workers_keep_crashing_ends_with_a_failure(sample, home, tmp_path):
@@ -203,7 +197,7 @@ def test_a_service_whose_workers_keep_crashing_ends_with_a_failure(sample, home,
         with subprocess.Popen(
             [*words, url, tmp_path / "data"], env=home.environment(), stderr=subprocess.PIPE, text=True
         ) as daemon:
-            assert until(lambda: any(report["state"] == "serving" for report in home.status()))
+            until(lambda: any(report["state"] == "serving" for report in home.status()))
             crash_until_given_up(home)
             _, said = daemon.communicate(timeout=10)
         home.run("unmount", tmp_path / "data")
@@ -224,7 +218,7 @@ def test_the_end_is_quick_and_clean_with_a_worker_that_is_stuck_and_downloads_th
             home.run("unmount", data)
         else:
             os.kill(report["pid"], signal.SIGTERM)
-        assert until(lambda: processes_of(home) == [], 10)
+        until(lambda: processes_of(home) == [], seconds=10)
         assert time.monotonic() - started < 6  # 5 s promised, and the start of an interpreter
         for reader in [*readers, behind]:
             assert reader.wait(5) != 0
@@ -237,10 +231,10 @@ def test_a_mount_of_which_everything_was_killed_is_replaced_and_serves_no_half_w
     with hub(sample.path, latency=0.01) as url, home.mounted(url, tmp_path / "data") as data:
         for _ in range(3):
             with subprocess.Popen(["tar", "cf", "/dev/null", data], stderr=subprocess.DEVNULL) as reader:
-                assert until(lambda: any((home.root / "cache/dagfs").rglob("files/md5/*/*")))
+                until(lambda: any((home.root / "cache/dagfs").rglob("files/md5/*/*")))
                 for process in processes_of(home):
                     process.kill()
-                assert until(lambda: processes_of(home) == [])
+                until(lambda: processes_of(home) == [])
                 assert reader.wait(10) != 0
             assert find_mount(str(data)) is not None
             run = home.root / "run/dagfs"
@@ -262,7 +256,7 @@ def test_a_daemon_that_was_stopped_is_neither_waited_for_nor_replaced_but_can_be
         refused = home.run("mount", url, data, check=False, timeout=30)
         assert refused.returncode == AlreadyMounted.exit_status
         home.run("unmount", data, timeout=30)
-        assert until(lambda: leftovers(home, cache=False) == []), leftovers(home)
+        until(lambda: leftovers(home, cache=False) == [])
         assert os.listdir(data) == []
 
 
@@ -314,7 +308,7 @@ def test_a_version_that_does_not_work_is_not_gone_on_with(sample, home, tmp_path
         before = home.status()[0]
         install(installed, "2.0", "raise ImportError('half installed')")
         os.kill(before["pid"], signal.SIGUSR2)
-        assert until(lambda: "half installed" in Path(before["log"]).read_text())
+        until(lambda: "half installed" in Path(before["log"]).read_text())
         install(installed, "1.0")  # for `dagfs status`
         after = await_worker(home, 3)
         assert after["version"] == "1.0"
@@ -382,7 +376,7 @@ def test_a_runtime_directory_that_cannot_be_written_ends_no_mount(sample, home, 
             assert (data / "images/001.jpg").read_bytes() == sample.files["images/001.jpg"]
             assert (data / "images/002.jpg").read_bytes() == sample.files["images/002.jpg"]
         kept.rename(runtime)
-        assert until(lambda: home.status()[0]["generation"] == 2, 30)
+        until(lambda: home.status()[0]["generation"] == 2, seconds=30)
         assert (data / "images/003.jpg").read_bytes() == sample.files["images/003.jpg"]
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.waiting import until
 
 from dagfs.errors import AccessDenied, DagfsError, RemoteUnavailable
 from dagfs.fetch.seam import PART
@@ -109,18 +110,11 @@ def two(objects: MemoryObjects) -> Iterator[list[Machine]]:
         machine.close()
 
 
-def eventually(condition, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_one_machine_fetches_and_the_others_wait_for_it(objects: MemoryObjects, machines: list[Machine]) -> None:
     first, *others = machines
     first.hub.hold("a")
     leading = first.ask("a")
-    eventually(lambda: lease_key(MD5) in objects.objects)
+    until(lambda: lease_key(MD5) in objects.objects)
     waiting = [machine.ask("a") for machine in others]
     time.sleep(0.3)
     assert not any(body.ended.is_set() for body in waiting)
@@ -130,13 +124,13 @@ def test_one_machine_fetches_and_the_others_wait_for_it(objects: MemoryObjects, 
     assert [body.wait() for body in waiting] == [DATA, DATA]
     assert [machine.opened("a") for machine in machines] == [1, 0, 0]
     assert objects.objects[object_key(MD5)] == DATA
-    eventually(lambda: lease_key(MD5) not in objects.objects)
+    until(lambda: lease_key(MD5) not in objects.objects)
 
 
 def test_the_lease_of_a_machine_that_died_is_taken_over_by_one(objects: MemoryObjects, machines: list[Machine]) -> None:
     objects.objects[lease_key(MD5)] = b"a dead one"
     bodies = [machine.ask("a") for machine in machines]
-    eventually(lambda: any(body.ended.is_set() for body in bodies))
+    until(lambda: any(body.ended.is_set() for body in bodies))
     (leader,) = [machine for machine, body in zip(machines, bodies, strict=True) if body.ended.is_set()]
     leader.keep("a", DATA)
     assert [body.wait() for body in bodies] == [DATA] * 3
@@ -149,7 +143,7 @@ def test_a_machine_whose_fetch_fails_lets_the_next_one_try_at_once(machines: lis
     first.hub.hold("a", 0)
     first.hub.fail("open:a", RemoteUnavailable("down"), after=10)
     failing = first.ask("a")
-    eventually(lambda: first.opened("a") == 1)
+    until(lambda: first.opened("a") == 1)
     waiting = second.ask("a")
     first.hub.release("a")
     with pytest.raises(RemoteUnavailable, match="down"):
@@ -182,16 +176,16 @@ def test_the_next_worker_of_a_mount_takes_up_the_leases_of_the_one_that_was_kill
     assert time.monotonic() - before < LEASE / 2
     assert machines[0].tier.report().get("waited", 0) == 0
     machines[0].keep("a", DATA)
-    eventually(lambda: lease_key(MD5) not in objects.objects)
+    until(lambda: lease_key(MD5) not in objects.objects)
 
 
 def test_a_cancelled_fetch_gives_its_lease_back(objects: MemoryObjects, machines: list[Machine]) -> None:
     machines[0].hub.hold("a")
     body = machines[0].ask("a")
-    eventually(lambda: machines[0].opened("a") == 1)
+    until(lambda: machines[0].opened("a") == 1)
     machines[0].transfer.cancel()
     assert body.ended.wait(5)
-    eventually(lambda: lease_key(MD5) not in objects.objects, 5)
+    until(lambda: lease_key(MD5) not in objects.objects, seconds=5)
 
 
 def test_a_little_of_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_while(
@@ -203,7 +197,7 @@ def test_a_little_of_a_large_file_takes_no_lease_and_is_looked_for_once_in_a_whi
         assert two[0].ask("large", span).wait() == LARGE[span.start : span.end]
     assert objects.calls == {f"open {object_key(md5)}": 1}
     two[0].keep("large", LARGE)
-    eventually(lambda: object_key(md5) in objects.objects)
+    until(lambda: object_key(md5) in objects.objects)
     assert two[1].ask("large", Span(5_000_000, 5_000_100)).wait() == LARGE[5_000_000:5_000_100]
     assert two[1].opened("large") == 0
 
@@ -220,10 +214,10 @@ def test_machines_that_begin_a_large_file_at_once_fetch_each_part_once(
     assert [body.size for body in bodies] == [len(LARGE)] * 2
     assert sum(machine.opened("large") for machine in two) == len(PARTS)
     for machine in two:
-        eventually(lambda machine=machine: machine.tier.report()["writing"]["waiting"] == 0)
+        until(lambda machine=machine: machine.tier.report()["writing"]["waiting"] == 0)
         machine.keep("large", LARGE)
     key = object_key(hashlib.md5(LARGE).hexdigest())
-    eventually(lambda: objects.objects.keys() == {key})  # no part, no lease
+    until(lambda: objects.objects.keys() == {key})  # no part, no lease
     for machine in two:
         machine.close()
     assert objects.calls[f"write {key}"] <= 2
@@ -259,7 +253,7 @@ def test_a_span_brings_whole_parts_for_the_others_and_its_own_bytes_for_the_read
     span = Span(PART // 4, 3 * PART + PART // 4)
     assert two[0].ask("large", span).wait() == LARGE[span.start : span.end]
     parts = {f"dagfs/parts/{md5}/{start * PART}" for start in range(3)}
-    eventually(lambda: objects.objects.keys() == parts)
+    until(lambda: objects.objects.keys() == parts)
     assert two[1].ask("large", Span(0, 3 * PART)).wait() == LARGE[: 3 * PART]
     assert [machine.opened("large") for machine in two] == [4, 0]
 
@@ -299,18 +293,18 @@ def test_wrong_bytes_of_a_part_are_told_by_who_proves_the_file_and_go_with_it(
     two[0].source.disproved(two[0].content("large"))
     assert two[0].ask("large", whole).wait() == LARGE
     two[0].keep("large", LARGE)
-    eventually(lambda: objects.objects.keys() == {object_key(md5)})
+    until(lambda: objects.objects.keys() == {object_key(md5)})
     assert objects.objects[object_key(md5)] == LARGE
 
 
 def test_who_gives_up_in_a_large_file_leaves_no_lease(objects: MemoryObjects, two: list[Machine]) -> None:
     two[0].hub.hold("large")
     body = two[0].ask("large", Span(0, len(LARGE)))
-    eventually(lambda: two[0].opened("large") == 1)
+    until(lambda: two[0].opened("large") == 1)
     two[0].transfer.cancel()
     assert body.ended.wait(5)
     assert isinstance(body.error, DagfsError)
-    eventually(lambda: objects.objects == {}, 5)
+    until(lambda: objects.objects == {}, seconds=5)
     two[0].hub.release("large")
     assert two[0].opened("large") == 1
 
@@ -341,7 +335,7 @@ def test_what_proved_wrong_is_not_asked_for_again_until_it_is_replaced(
     assert objects.calls[f"open {key}"] == 1
     assert machines[0].tier.report()["wrong"] == 1
     machines[0].keep("a", DATA)
-    eventually(lambda: objects.objects[key] == DATA)
+    until(lambda: objects.objects[key] == DATA)
     assert machines[1].ask("a").wait() == DATA
     assert machines[1].opened("a") == 0
 
@@ -350,7 +344,7 @@ def test_a_file_is_brought_once_however_often_it_is_kept(objects: MemoryObjects,
     assert machines[0].ask("a").wait() == DATA
     for _ in range(5):
         machines[0].keep("a", DATA)
-    eventually(lambda: object_key(MD5) in objects.objects)
+    until(lambda: object_key(MD5) in objects.objects)
     machines[0].keep("a", DATA)
     machines[0].close()
     assert objects.calls[f"create {object_key(MD5)}"] == 1
@@ -385,4 +379,4 @@ def test_wrong_bytes_of_a_large_file_are_told_by_who_proves_it(two: list[Machine
     two[0].source.disproved(two[0].content("large"))
     assert two[0].ask("large", Span(100, 200)).wait() == LARGE[100:200]
     two[0].keep("large", LARGE)
-    eventually(lambda: objects.objects[object_key(md5)] == LARGE)
+    until(lambda: objects.objects[object_key(md5)] == LARGE)

@@ -8,8 +8,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from support.contents import claimed, dvc, eventually, noise
+from support.contents import claimed, dvc, noise
 from support.stores import LARGE, MiB, Opener, another_boot, keep, path_of, read, rewrite
+from support.waiting import until
 
 from dagfs.errors import IntegrityError
 from dagfs.model import Span
@@ -247,7 +248,7 @@ def test_a_large_file_without_checksums_is_verified_in_the_background(
     path_of(store, data).parent.mkdir()
     path_of(store, data).write_bytes(data)  # as DVC puts it there
     assert store.find(dvc(data)) is None
-    eventually(lambda: read(store, dvc(data)) == data)
+    until(lambda: read(store, dvc(data)) == data)
 
 
 @pytest.mark.parametrize("inline_max", [1000, 100_000])
@@ -262,7 +263,7 @@ def test_a_file_that_was_counted_while_it_was_written_is_not_damage(
     store = opened()  # its index is empty, so it counts what lies there
     assert store.flush(20)
     path_of(store, data).write_bytes(data)
-    eventually(lambda: read(store, dvc(data)) == data)
+    until(lambda: read(store, dvc(data)) == data)
 
 
 def test_two_processes_fetch_one_large_file_into_blocks_of_their_own(opened: Opener) -> None:

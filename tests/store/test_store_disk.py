@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.contents import claimed, dvc, eventually, git, noise
+from support.contents import claimed, dvc, git, noise
 from support.stores import MiB, Opener, another_boot, keep, path_of, read, rewrite
+from support.waiting import until
 
 from dagfs import system
 from dagfs.errors import CacheRefused
@@ -456,6 +457,7 @@ PUTTER = """
 import sys
 from pathlib import Path
 from support.contents import dvc, noise, proof
+from support.waiting import until
 from dagfs.metrics import Metrics
 from dagfs.store.disk import DiskStore
 store = DiskStore(Path(sys.argv[1]), 100 << 20, Metrics())
@@ -602,7 +604,7 @@ def test_missing_files_are_not_looked_for_as_texts_of_dvc_2_where_there_are_none
     text = b"a\r\nb\r\n"
     content = claimed(hashlib.md5(b"a\nb\n").hexdigest(), size=len(text))
     keep(other, content, text)
-    eventually(lambda: read(store, content) == text)
+    until(lambda: read(store, content) == text)
 
 
 def test_a_text_of_dvc_2_is_found_while_another_thread_looks_whether_there_are_any(
@@ -652,7 +654,7 @@ def test_a_file_that_somebody_wrote_into_is_damage_though_its_size_is_right(
     elif "closed" in reader:
         store._handles.forget()
     assert read(store, dvc(data)) is None
-    eventually(lambda: not path_of(store, data).exists())
+    until(lambda: not path_of(store, data).exists())
 
 
 def test_a_file_that_is_cut_while_somebody_has_it_is_an_error_and_never_a_short_read(opened: Opener) -> None:
@@ -725,7 +727,7 @@ def test_an_absence_is_forgotten_soon(opened: Opener, tmp_path: Path) -> None:
     store, other, data = opened(), opened(), noise(1000)
     assert read(store, dvc(data)) is None
     keep(other, dvc(data), data)
-    eventually(lambda: read(store, dvc(data)) == data)
+    until(lambda: read(store, dvc(data)) == data)
 
 
 def renamed(content: Content, word: str) -> Content:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.contents import claimed, dvc, eventually, git, noise
+from support.contents import claimed, dvc, git, noise
 from support.disks import needs_root, remount, small_disk
 from support.repos import dos2unix_md5
 from support.stores import Opener, keep, read
+from support.waiting import until
 
 from dagfs.metrics import Metrics
 from dagfs.proofs import Prover, chunks
@@ -158,7 +159,7 @@ def test_on_another_disk_a_copy_is_left(opened: Opener, tmp_path: Path) -> None:
         keep(store, dvc(data), data)
         digest = hashlib.md5(data).hexdigest()
         copy = other / "files/md5" / digest[:2] / digest[2:]
-        eventually((other / digest[:2] / digest[2:]).exists)
+        until((other / digest[:2] / digest[2:]).exists)
         assert copy.read_bytes() == data
         store.close()
         assert not list(other.rglob(".dagfs-*"))

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.caches import CacheRooms, builder
-from support.contents import dvc, eventually, git, noise, proof
+from support.contents import dvc, git, noise, proof
+from support.waiting import until
 
 from dagfs.answers import wait
 from dagfs.errors import CacheRefused
@@ -226,7 +227,7 @@ def test_the_limit_holds_at_every_moment_of_parallel_misses(rooms: Callable[...,
         over.set()
         watcher.join()
     assert max(peaks) <= limit + SLACK
-    eventually(lambda: bytes_on_disk(built.store.root) <= limit + 200 * 4096)  # a file's last page is counted whole
+    until(lambda: bytes_on_disk(built.store.root) <= limit + 200 * 4096)  # a file's last page is counted whole
     assert limit < MiB or max(peaks) > limit // 2, "the test filled nothing"
 
 

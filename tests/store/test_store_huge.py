@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from support.contents import dvc, eventually, noise, proof
+from support.contents import dvc, noise, proof
+from support.waiting import until
 
 from dagfs.metrics import Metrics
 from dagfs.store import writer as writer_module
@@ -173,12 +174,12 @@ def test_while_the_files_of_a_lost_index_are_counted_the_store_serves_and_keeps_
     assert found.read(0, SIZE) == noise(SIZE, 7)
     found.close()
     gate.release(4)
-    eventually(lambda: not gate._value, 20)
+    until(lambda: not gate._value, seconds=20)
     data = noise(SIZE, 1000)
     store.put(dvc(data), data, proof(dvc(data), data))
     path = Path(store._layout.file(proof(dvc(data), data).md5))
     gate.release(8)
-    eventually(path.exists)
+    until(path.exists)
     assert store.info().files < 40
     gate.release(100)
     assert store.flush(20)
@@ -193,9 +194,9 @@ def test_a_store_that_is_closed_while_it_counts_goes_on_with_it_at_the_next_star
     store = DiskStore(lost, 1 << 30, Metrics())
     closing = threading.Thread(target=store.close)
     gate.release(12)
-    eventually(lambda: store.info().files == 8)
+    until(lambda: store.info().files == 8)
     closing.start()
-    eventually(lambda: store._backlog._closed)
+    until(lambda: store._backlog._closed)
     gate.release(4)
     closing.join(20)
     assert not closing.is_alive()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-import time
-from collections.abc import Callable
 
 from dagfs.errors import DagfsError
 from dagfs.model import Content, ContentId, Entry, Kind, Proof, Versioning
@@ -37,14 +35,6 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 def proof(content: Content, data: bytes) -> Proof:
     return prove(content, data)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what another thread is about to do."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
 
 
 class RecordingSink:

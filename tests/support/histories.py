@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.repos import commit_all, git, git_files, new_repository, put_dvc_directory, write_files
 
-SECONDS = 60
 FIRST_TIME = 1_700_000_000
 
 
@@ -74,13 +73,6 @@ def history(path: Path, versions: int = 1) -> History:
 def body(name: str, version: int) -> bytes:
     """Give content whose every line, and length, depend on the version."""
     return b"".join(b"%s v%d line %d\n" % (name.encode(), version, line) for line in range(400 + 7 * version))
-
-
-def until(condition: Callable[[], object], what: str = "it", seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from support.waiting import until
 from support.world import DEADLINE, World
 
 from dagfs.answers import wait
@@ -22,13 +23,6 @@ FILES = {f"d{i}/f{j}": b"x" * (10 * i + j) for i in range(3) for j in range(5)} 
 def world():
     with World(FILES) as world:
         yield world
-
-
-def until(condition):
-    end = time.monotonic() + DEADLINE
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    assert condition()
 
 
 def place(world, path):

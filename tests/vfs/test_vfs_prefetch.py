@@ -1,16 +1,9 @@
 import random
-import time
 
-from support.world import DEADLINE, World
+from support.waiting import until
+from support.world import World
 
 IMAGES = {f"images/{i:04}.jpg": b"%d" % i * 50 for i in range(120)}
-
-
-def until(condition):
-    end = time.monotonic() + DEADLINE
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    assert condition()
 
 
 def test_files_read_in_listing_order_are_fetched_before_they_are_asked_for():
