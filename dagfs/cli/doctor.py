@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dagfs.cli import options
-from dagfs.cli.complete import directories, files
+from dagfs.cli.complete import directories
 
 if TYPE_CHECKING:
     from dagfs.daemon.doctor.finding import Finding
@@ -23,14 +24,14 @@ _STYLES = {"ok": ("green", "ok"), "note": ("cyan", "note"), "warning": ("yellow"
 @click.argument("repo", required=False)
 @click.argument("mountpoint", required=False, shell_complete=directories)
 @options.host
-@click.option("--token-file", metavar="FILE", shell_complete=files, help="File that holds the access token.")
+@options.token_file
 @options.cache_dir
 @click.option("--json", "as_json", is_flag=True, help="Print one object, for programs.")
 def doctor(
     repo: str | None,
     mountpoint: str | None,
     host: str | None,
-    token_file: str | None,
+    token_file: Path | None,
     cache_dir: str | None,
     as_json: bool,
 ) -> None:

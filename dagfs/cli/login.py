@@ -121,7 +121,7 @@ def _tokens(count: int) -> str:
 
 @click.command(short_help="Tell whose token is used, and where it is from.")
 @options.host
-@click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="File that holds the access token.")
+@options.token_file
 def whoami(host: str | None, token_file: Path | None) -> None:
     """Tell whose token dagfs uses for the hub, and where it comes from; never the token itself."""
     from dagfs.config import hub_host, places
@@ -130,8 +130,7 @@ def whoami(host: str | None, token_file: Path | None) -> None:
     from dagfs.hub.urls import check_host
 
     url = check_host(hub_host(os.environ, host))
-    option = str(token_file) if token_file else None
-    token = find_token(option, os.environ, places(os.environ).client_tokens, url, time.time())
+    token = find_token(token_file, os.environ, places(os.environ).client_tokens, url, time.time())
     source = f"{token.source} ({token.unused})" if token.unused else token.source
     if token.current() is None:
         click.echo(printable(f"dagfs: no token for {url}: `dagfs login`"), err=True)

@@ -43,12 +43,7 @@ OPTIONS = (
     click.option(
         "--shared-cache", metavar="URL", help="Tier of many machines: s3://BUCKET/PREFIX, gs://, az://, file:///."
     ),
-    click.option(
-        "--token-file",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="File that holds the access token; else DAGSHUB_USER_TOKEN, or what `dagfs login` has stored.",
-    ),
+    options.token_file,
     click.option("--allow-other", is_flag=True, help="Let other users of this machine read the mount."),
     click.option(
         "--offline", is_flag=True, help="Serve what the cache has and ask no hub; the rest is an error at once."

@@ -72,5 +72,4 @@ def token_for(plan: MountPlan) -> Token:
     """Find the token; a mount without a network needs none, and must not fail for one. Raises UsageError."""
     if plan.offline:
         return Token("nowhere: the mount is offline", None)
-    token_file = str(plan.token_file) if plan.token_file else None
-    return find_token(token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())
+    return find_token(plan.token_file, os.environ, plan.places.client_tokens, plan.repo.host, time.time())

@@ -183,7 +183,8 @@ def _recall(repo: RepoRef, revision: str | None, settings: Settings) -> Commit:
 
 
 def _token(repo: RepoRef, settings: Settings) -> Token:
-    return find_token(settings.token_file, os.environ, settings.client_tokens, repo.host, time.time())
+    token_file = Path(settings.token_file) if settings.token_file else None
+    return find_token(token_file, os.environ, settings.client_tokens, repo.host, time.time())
 
 
 def _names(path: bytes) -> Iterator[bytes]:

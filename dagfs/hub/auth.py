@@ -96,7 +96,7 @@ Reader = Callable[[Path], "str | None"]
 
 
 def find_token(
-    option_file: str | None, environment: Mapping[str, str], client_tokens: Path, host: str, now: float
+    option_file: Path | None, environment: Mapping[str, str], client_tokens: Path, host: str, now: float
 ) -> Token:
     """Find the token for `host` (a hub's URL): option, environment, token file of the DagsHub client, what git's
     credential helper has; or none.
@@ -105,7 +105,7 @@ def find_token(
     not used for others. `now` in seconds since the epoch. Raises UsageError.
     """
     if option_file is not None:
-        path = Path(option_file).expanduser().absolute()
+        path = option_file.expanduser().absolute()
         return Token(f"file {path}", _read_private(path), path, _read_private)
     theirs = hub_host(environment)
     name = next((name for name in ENVIRONMENT_NAMES if environment.get(name, "").strip()), None)

@@ -201,7 +201,7 @@ def put(path: Path, token: str) -> None:
 
 
 def token_of(path: Path, url: str):
-    return find_token(str(path), {}, path.parent / "none", url, time.time())
+    return find_token(path, {}, path.parent / "none", url, time.time())
 
 
 def refusals(hub: Hub) -> int:

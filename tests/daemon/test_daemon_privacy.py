@@ -288,7 +288,7 @@ def test_a_token_file_may_be_rotated_under_the_log(tmp_path):
     path = tmp_path / "token"
     path.write_text("first-token")
     path.chmod(0o600)
-    token = find_token(str(path), {}, tmp_path / "none", "https://hub.test", 0.0)
+    token = find_token(path, {}, tmp_path / "none", "https://hub.test", 0.0)
     formatter = Redacting()
     formatter.hide(token.known)
     line = logging.LogRecord("x", logging.ERROR, "f", 1, "first-token second-token", (), None)

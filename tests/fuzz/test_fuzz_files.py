@@ -125,7 +125,7 @@ def test_a_token_file_holds_a_token_that_can_stand_in_a_header_or_none(tmp_path,
     token = find_token(None, {}, path, HOST, 0.0).current()
     assert token is None or (token and all("!" <= c <= "~" for c in token))
     try:
-        told = find_token(str(path), {}, path, HOST, 0.0).current()
+        told = find_token(path, {}, path, HOST, 0.0).current()
         assert told == data.decode().strip()
     except UsageError as error:
         hold_to_one_line(error)

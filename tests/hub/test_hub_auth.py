@@ -52,7 +52,7 @@ def test_option_before_environment_before_the_clients_file_before_none(tmp_path,
     assert found({"DAGSHUB_TOKEN": "env-2"}, client_tokens) == "env-2"
     environment = {"DAGSHUB_TOKEN": "env-2", "DAGSHUB_USER_TOKEN": " env-1\n"}
     assert found(environment, client_tokens) == "env-1"
-    option = str(token_file(tmp_path, "from-file\n"))
+    option = token_file(tmp_path, "from-file\n")
     assert found(environment, client_tokens, option=option) == "from-file"
 
 
@@ -69,14 +69,14 @@ def test_the_environments_token_is_for_its_own_host_only(client_tokens):
 def test_a_token_file_that_others_can_read_is_refused_with_the_remedy(tmp_path, client_tokens, mode):
     path = token_file(tmp_path, "s3cret", mode)
     with pytest.raises(UsageError, match="chmod 600") as caught:
-        found({}, client_tokens, option=str(path))
+        found({}, client_tokens, option=path)
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two words", "line\nline", "caf\u00e9", "a\x00b"])
 def test_a_token_file_without_a_token_is_refused(tmp_path, client_tokens, text):
     with pytest.raises(UsageError) as caught:
-        found({}, client_tokens, option=str(token_file(tmp_path, text)))
+        found({}, client_tokens, option=token_file(tmp_path, text))
     assert "words" not in str(caught.value)
 
 
@@ -87,7 +87,7 @@ def test_a_token_that_cannot_stand_in_a_header_is_refused(client_tokens):
 
 def test_a_missing_token_file_is_named(tmp_path, client_tokens):
     with pytest.raises(UsageError, match="nowhere"):
-        found({}, client_tokens, option=str(tmp_path / "nowhere"))
+        found({}, client_tokens, option=tmp_path / "nowhere")
 
 
 def test_long_lived_tokens_come_before_oauth_ones_and_expired_ones_never(client_tokens):
@@ -142,7 +142,7 @@ def test_the_clients_file_is_only_read(client_tokens):
 def test_a_rotated_token_is_picked_up_and_a_vanished_file_keeps_the_old_one(tmp_path, client_tokens, monkeypatch):
     monkeypatch.setattr(auth, "RECHECK_SECONDS", 0.0)
     path = token_file(tmp_path, "one")
-    token = find_token(str(path), {}, client_tokens, HUB, NOW)
+    token = find_token(path, {}, client_tokens, HUB, NOW)
     new = tmp_path / "new"
     new.write_text("two")
     new.chmod(0o600)
@@ -166,7 +166,7 @@ def test_a_token_that_appears_in_the_clients_file_is_picked_up(client_tokens, mo
 
 def test_the_file_is_not_looked_at_for_every_request(tmp_path, client_tokens):
     path = token_file(tmp_path, "one")
-    token = find_token(str(path), {}, client_tokens, HUB, NOW)
+    token = find_token(path, {}, client_tokens, HUB, NOW)
     path.write_text("three")
     assert token.current() == "one"
     assert token.current(at_once=True) == "three"
@@ -211,7 +211,7 @@ def test_what_is_no_file_of_a_token_is_refused_without_waiting(tmp_path, client_
     if not (tmp_path / "token").is_symlink():
         os.chmod(tmp_path / "token", 0o700)
     with pytest.raises(UsageError, match=why):
-        found({}, client_tokens, option=str(tmp_path / "token"))
+        found({}, client_tokens, option=tmp_path / "token")
     assert found({}, tmp_path / "token") is None
 
 
@@ -220,13 +220,13 @@ def test_a_link_to_a_token_is_followed_as_kubernetes_makes_them(tmp_path, client
     (tmp_path / "..data/token").write_text("mounted-secret\n")
     (tmp_path / "..data/token").chmod(0o400)
     (tmp_path / "token").symlink_to("..data/token")
-    assert found({}, client_tokens, option=str(tmp_path / "token")) == "mounted-secret"
+    assert found({}, client_tokens, option=tmp_path / "token") == "mounted-secret"
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o660, 0o666])
 def test_a_token_file_that_others_can_change_is_refused(tmp_path, client_tokens, mode):
     with pytest.raises(UsageError, match="chmod 600"):
-        found({}, client_tokens, option=str(token_file(tmp_path, "s3cret", mode)))
+        found({}, client_tokens, option=token_file(tmp_path, "s3cret", mode))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's place, which only root can")
@@ -234,12 +234,12 @@ def test_a_token_file_of_another_user_is_refused_even_where_it_can_be_read(tmp_p
     """As by an ACL. Who owns it can change it, whatever its mode; root's are given to containers."""
     path = token_file(tmp_path, "s3cret")
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
-    assert found({}, client_tokens, option=str(path)) == "s3cret"  # root's
+    assert found({}, client_tokens, option=path) == "s3cret"  # root's
     os.chown(path, NOBODY, NOBODY)
-    assert found({}, client_tokens, option=str(path)) == "s3cret"
+    assert found({}, client_tokens, option=path) == "s3cret"
     os.chown(path, SOMEBODY, SOMEBODY)
     with pytest.raises(UsageError, match="belongs to user 65533"):
-        found({}, client_tokens, option=str(path))
+        found({}, client_tokens, option=path)
 
 
 def test_aliases_in_the_clients_file_do_not_multiply(client_tokens):

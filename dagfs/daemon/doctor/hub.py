@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dagfs.config import Places
 from dagfs.daemon.doctor.finding import Finding, Level
@@ -29,7 +30,7 @@ class Target:
     host: str
     repo: RepoRef | None
     revision: str | None
-    token_file: str | None
+    token_file: Path | None
 
 
 def hub(target: Target, places: Places, environment: Mapping[str, str]) -> Iterator[Finding]:
