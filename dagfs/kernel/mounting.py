@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 from dagfs.errors import AlreadyMounted, BadMountPoint, MountPointMissing, MountPointNotEmpty, NoFuse, NoFusermount
-from dagfs.kernel.mountinfo import FILE_SYSTEM, abort, find_mount, is_dead, mount_points
+from dagfs.kernel.mountinfo import FILE_SYSTEM, MountPoint, abort, find_mount, is_dead, mount_points
 from dagfs.kernel.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -55,15 +55,14 @@ class Mount:
         Does nothing once it is unmounted: the path and the connection's number may be somebody else's by then. What
         cannot be taken off is logged, and stays `mounted`.
         """
-        present = find_mount(self.path)
-        if present is None or present.connection != self.connection:
+        if not self.reachable:
             return False
         aborted = False
         try:
             if os.geteuid() == 0:
                 _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts, also where the control files are missing
                 return True
-            aborted = abort(present.connection)
+            aborted = self.connection is not None and abort(self.connection)
             unmount(self.path)
         except (BadMountPoint, NoFuse) as error:
             if self.mounted:  # else somebody else was faster
@@ -74,12 +73,17 @@ class Mount:
     def reachable(self) -> bool:
         """Whether its path leads to it: it is on the tree, and nothing is mounted over it."""
         present = find_mount(self.path)
-        return present is not None and present.connection == self.connection
+        return present is not None and self._is(present)
 
     @property
     def mounted(self) -> bool:
         """Whether it is on the tree, also under another mount."""
-        return any((at.path, at.connection) == (self.path, self.connection) for at in mount_points())
+        return any(at.path == self.path and self._is(at) for at in mount_points())
+
+    def _is(self, there: MountPoint) -> bool:
+        """The number alone proves nothing: it was free once this had ended, and an automount that was put in its place
+        may have it. To unmount that would wait for a mount that waits for this one's end."""
+        return there.ours and there.connection == self.connection
 
 
 def check_mount_point(path: str | os.PathLike[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.disks import needs_root, small_disk
 from support.mounts import NOBODY, ORDINARY, Mounted, mounted, run_as
 from support.trees import FILES, tree
 
@@ -93,6 +94,17 @@ def test_a_place_that_is_mounted_when_somebody_looks_is_not_looked_into(tmp_path
     monkeypatch.setattr("dagfs.kernel.mounting.find_mount", lambda _: waits)
     assert check_mount_point(tmp_path) == str(tmp_path)
     assert is_automount(str(tmp_path))
+
+
+@needs_root
+def test_what_took_the_place_and_the_number_of_a_mount_that_has_ended_is_left_alone(tmp_path: Path) -> None:
+    """The kernel gives the number to the next mount of any kind; systemd puts its automount there again at once."""
+    with small_disk(tmp_path / "m", 1 << 20) as disk:
+        one = mounting.Mount(-1, str(disk), find_mount(str(disk)).connection)
+        assert not one.reachable
+        assert not one.mounted
+        assert not one.end()
+        assert os.path.ismount(disk)
 
 
 def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
