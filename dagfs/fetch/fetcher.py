@@ -187,7 +187,8 @@ class Fetcher:
                 pause = error.retry_after  # nobody waits longer than for a hub that says nothing
                 slots.refused(now, None if pause is None else min(pause, self.patience))
             elif error is None:
-                slots.ended(attempt.moved, now, busy=len(self._queue) > 0)
+                crowded = self._queue.running + 1 >= slots.lower
+                slots.ended(attempt.moved, now, busy=len(self._queue) > 0, crowded=crowded)
                 if started_as is Urgency.READER and job.weight:
                     wait, body = attempt.first_byte - attempt.opened, attempt.last_byte - attempt.first_byte
                     self._queue.pace.measured(wait, max(0.0, body))

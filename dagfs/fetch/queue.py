@@ -109,4 +109,6 @@ class Queue:
             return False
         if urgency is Urgency.BET and self._bets >= self.pace.room(now):
             return False
+        if urgency is Urgency.PREFETCH and self.pace.filled(len(self._running), self.slots.rate(now)):
+            return False
         return not self._running or self._weight + load.weight <= GUESSED_BYTES_MAX

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 START = 32
 """Transfers. Enough to hide 80 ms behind files of 100 KB on 200 Mbit/s; what the hub's own client asks for, too."""
 
@@ -16,6 +18,9 @@ FADING = 0.9
 
 WINDOW = 0.25
 """Seconds of a measurement at least; a window also has as many ends as there are slots."""
+
+RATED = 5.0
+"""Seconds for which the rate at which the link is full is taken to hold; then all slots are tried again."""
 
 FILE_WEIGHT = 32 << 10
 """Bytes that a transfer counts for besides its own: a run of tiny files is bound by latency and wants more slots."""
@@ -41,6 +46,9 @@ class Slots:
         self.limit = limit
         self.paused_until = 0.0
         self._best = 0.0
+        self._rate = 0.0  # transfers that ended in a second of the last window that had all slots in use and no growth
+        self._rated = -math.inf  # when that window ended
+        self._crowded = True  # all slots were in use since the window began
         self._since: float | None = None
         self._ends = 0
         self._bytes = 0
@@ -51,18 +59,27 @@ class Slots:
         """Transfers that may run when no reader waits for them: a quarter is always left to readers."""
         return max(1, self.limit - max(1, self.limit // 4))
 
-    def ended(self, moved: int, now: float, *, busy: bool) -> None:
-        """A transfer brought `moved` bytes; `busy`: others are waiting for its slot."""
+    def rate(self, now: float) -> float:
+        """Give the transfers that end in a second where more would bring no more; 0.0 when that is not known."""
+        return self._rate if now - self._rated < RATED else 0.0
+
+    def ended(self, moved: int, now: float, *, busy: bool, crowded: bool) -> None:
+        """A transfer brought `moved` bytes; `busy`: others are waiting; `crowded`: because the slots are in use."""
         if not busy or self._since is None:
             self._begin(now)
             return
         self._ends += 1
+        self._crowded = self._crowded and crowded
         self._bytes += moved + FILE_WEIGHT
         if self._ends < self.limit or now - self._since < WINDOW:
             return
-        rate = self._bytes / (now - self._since)
+        seconds = now - self._since
+        rate = self._bytes / seconds
         if rate > self._best * GROWTH_WORTH:
             self.limit = min(CEILING, self.limit + max(1, self.limit // 4))
+        elif self._crowded:
+            self._rate, self._rated = self._ends / seconds, now
+        self._rate = max(self._rate, self._ends / seconds)
         self._best = max(rate, self._best * FADING)
         self._begin(now)
 
@@ -72,9 +89,9 @@ class Slots:
             self.paused_until = max(self.paused_until, now + retry_after)
         if now - self._last_refusal >= CALM:
             self.limit = max(FLOOR, self.limit // 2)
-            self._best = 0.0
+            self._best, self._rated = 0.0, -math.inf
             self._begin(now)
         self._last_refusal = now
 
     def _begin(self, now: float) -> None:
-        self._since, self._ends, self._bytes = now, 0, 0
+        self._since, self._ends, self._bytes, self._crowded = now, 0, 0, True

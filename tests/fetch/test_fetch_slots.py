@@ -6,17 +6,18 @@ import math
 
 import pytest
 
+from dagfs.fetch.pace import FILLED, SAMPLES, SPARE, Pace
 from dagfs.fetch.queue import GUESSED_BYTES_MAX, Queue
-from dagfs.fetch.slots import CEILING, FLOOR, LENT_MAX, LOOK, SILENCE, START, Slots
+from dagfs.fetch.slots import CEILING, FLOOR, LENT_MAX, LOOK, RATED, SILENCE, START, Slots
 from dagfs.model import Urgency
 
 
-def run(slots: Slots, seconds: float, rate: float, now: float) -> float:
+def run(slots: Slots, seconds: float, rate: float, now: float, *, crowded: bool = True) -> float:
     """End transfers of 100 KB at `rate` bytes a second for a while; gives the time then."""
     until = now + seconds
     while now < until:
         now += 100_000 / rate
-        slots.ended(100_000, now, busy=True)
+        slots.ended(100_000, now, busy=True, crowded=crowded)
     return now
 
 
@@ -36,7 +37,7 @@ def test_the_number_stays_when_more_does_not_help() -> None:
 def test_an_idle_queue_says_nothing() -> None:
     slots = Slots()
     for number in range(1000):
-        slots.ended(100_000, number / (1 + number), busy=False)
+        slots.ended(100_000, number / (1 + number), busy=False, crowded=False)
     assert slots.limit == START
 
 
@@ -185,3 +186,63 @@ def test_while_transfers_bring_bytes_nothing_is_lent() -> None:
         for load in running:
             load.heard = float(second)
         assert start_all(queue, second + 0.9) == []
+
+
+def beside_readers(slots: Slots, now: float, quickest: float, *, samples: int = 1, readers: int = 4) -> int:
+    """Start guesses while readers wait for files of their own; give how many may run; `quickest` in seconds."""
+    queue = Queue(slots)
+    for _ in range(samples):
+        queue.pace.measured(0.9 * quickest, 0.1 * quickest)
+    for _ in range(readers):
+        queue.add(Load(Urgency.READER))
+    for _ in range(100):
+        queue.add(Load(Urgency.PREFETCH))
+    return len(start_all(queue, now)) - readers
+
+
+def full_link(seconds: float, rate: float) -> Slots:
+    """Give slots that have found out that more than `rate` bytes a second do not come."""
+    slots = Slots()
+    run(slots, seconds, rate, 0.0)
+    return slots
+
+
+def test_guesses_fill_the_link_and_no_more_while_readers_wait_for_what_nobody_foresaw() -> None:
+    slots = full_link(3, 50e6)  # 500 transfers a second
+    assert beside_readers(slots, 3.0, 0.022) == math.ceil(FILLED * 11 + SPARE) - 4  # the link holds 11
+    assert beside_readers(slots, 3.0, 0.022, readers=1) == slots.lower - 1, "its epoch ends with the last byte"
+    assert beside_readers(slots, 3.0 + RATED, 0.022) == slots.lower - 4, "the link may be faster by now"
+
+
+def test_guesses_use_all_slots_where_more_transfers_bring_more() -> None:
+    slots, now = Slots(), 0.0
+    for _ in range(50):
+        now = run(slots, 0.3, 1e6 * slots.limit, now)  # 0.1 s each, however many run
+    assert beside_readers(slots, now, 0.1) == slots.lower - 4
+
+
+def test_the_link_is_not_taken_for_full_before_that_was_seen_nor_after_a_refusal() -> None:
+    assert beside_readers(Slots(), 0.0, 0.022) == Slots().lower - 4
+    slots = Slots()
+    run(slots, 3, 50e6, 0.0, crowded=False)
+    assert beside_readers(slots, 3.0, 0.022) == slots.lower - 4, "it was not tried with all slots"
+    slots = full_link(3, 50e6)
+    assert beside_readers(slots, 3.0, 0.022, samples=0) == slots.lower - 4
+    slots.refused(3.0, None)
+    assert beside_readers(slots, 3.0, 0.022) == slots.lower - 4
+
+
+def test_a_link_that_brings_more_than_it_did_is_filled_with_more() -> None:
+    slots = full_link(3, 50e6)
+    run(slots, 1, 100e6, 3.0, crowded=False)
+    assert slots.rate(4.0) == pytest.approx(1000, rel=0.1)
+
+
+def test_a_way_that_has_become_longer_is_noticed() -> None:
+    pace = Pace()
+    pace.started("a reader", 0.0)
+    pace.started("another", 0.0)
+    for seconds in (0.02, *[0.2] * (2 * SAMPLES)):
+        pace.measured(seconds, 0.0)
+    assert pace.filled(running=26, rate=100.0) is False
+    assert pace.filled(running=27, rate=100.0) is True
