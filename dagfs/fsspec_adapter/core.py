@@ -183,7 +183,7 @@ def _recall(repo: RepoRef, revision: str | None, settings: Settings) -> Commit:
 
 
 def _token(repo: RepoRef, settings: Settings) -> Token:
-    token_file = Path(settings.token_file) if settings.token_file else None
+    token_file = None if settings.token_file is None else Path(settings.token_file)
     return find_token(token_file, os.environ, settings.client_tokens, repo.host, time.time())
 
 

@@ -18,8 +18,11 @@ from support.waiting import until
 
 from dagfs.devhub.behaviour import Fault
 from dagfs.devhub.serve import Hub
+from dagfs.errors import UsageError
+from dagfs.fsspec_adapter import core
 from dagfs.fsspec_adapter.filesystem import DagsHubFileSystem
 from dagfs.fsspec_adapter.pool import POOL
+from dagfs.hub.urls import parse_repo
 from dagfs.store.disk import DiskStore
 
 
@@ -301,3 +304,10 @@ def test_what_one_machine_has_read_another_takes_from_the_cache_that_they_share(
         until(lambda: any((tmp_path / "shared/files").rglob("*")))
         POOL.close()
     assert hub.requests.raw_paths["model.bin"] == 1
+
+
+def test_a_token_file_without_a_name_is_an_error_and_not_another_token(tmp_path):
+    settings = core.Settings(tmp_path / "cache", 1 << 30, tmp_path / "none", token_file="")
+    repo, _ = parse_repo("http://hub.test/o/n", "https://hub.invalid")
+    with pytest.raises(UsageError, match="token"):
+        core._token(repo, settings)
