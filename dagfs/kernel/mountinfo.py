@@ -80,8 +80,11 @@ def is_ours(path: str) -> bool:
     return found is not None and found.ours
 
 
-def abort(connection: int) -> bool:
-    """End a FUSE connection: its programs get errors at once, however stuck its daemon is. False when not possible."""
+def abort(connection: int | None) -> bool:
+    """End a FUSE connection: its programs get errors at once, however stuck its daemon is. False when not possible, or
+    when its number is not known."""
+    if connection is None:
+        return False
     try:
         with open(f"{CONNECTIONS}/{connection}/abort", "w", encoding="ascii") as control:
             control.write("1")

@@ -62,7 +62,7 @@ class Mount:
             if os.geteuid() == 0:
                 _umount(self.path, MNT_FORCE | MNT_DETACH)  # FORCE aborts, also where the control files are missing
                 return True
-            aborted = self.connection is not None and abort(self.connection)
+            aborted = abort(self.connection)
             unmount(self.path)
         except (BadMountPoint, NoFuse) as error:
             if self.mounted:  # else somebody else was faster

@@ -31,7 +31,7 @@ class PassedMount(Mount):
     """A mount whose place on the tree is somebody else's: it ends with its descriptor, and stays there, dead."""
 
     def end(self) -> bool:
-        return self.connection is not None and abort(self.connection)
+        return abort(self.connection)
 
     @property
     def reachable(self) -> bool:

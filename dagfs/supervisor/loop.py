@@ -100,13 +100,10 @@ class Supervisor:
                 status = self._supervise()
             finally:
                 self._observer.ending()
-                self._end_worker(told=self._abort() if self._given_up else self._mount.end())
+                self._end_worker(told=abort(self._mount.connection) if self._given_up else self._mount.end())
                 os.close(self._mount.fd)  # the last holder of the descriptor: whatever still waits gets ENOTCONN
                 self._watch.end()
             return status or self._left_behind()
-
-    def _abort(self) -> bool:
-        return self._mount.connection is not None and abort(self._mount.connection)
 
     def _left_behind(self) -> int:
         """Give the exit status for a mount that is still, or is not any more, on the tree."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,7 @@ class Passed:
 
     path: Path
     fd: int
-    name: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.name = f"/dev/fd/{self.fd}"
+    name: str
 
     def hand_over(self) -> None:
         os.close(self.fd)
@@ -69,7 +66,7 @@ def made(tmp_path) -> Iterator[Passed]:
     path = tmp_path / "m"
     path.mkdir()
     fd = mounting.mount_as_root(str(path), "passed", True, owner=(NOBODY, NOBODY))
-    one = Passed(path, fd)
+    one = Passed(path, fd, f"/dev/fd/{fd}")
     try:
         yield one
     finally:

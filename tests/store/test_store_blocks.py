@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.contents import claimed, dvc, noise
-from support.stores import LARGE, MiB, Opener, another_boot, keep, path_of, read, rewrite
+from support.stores import LARGE, MiB, Opener, another_boot, keep, partial_of, path_of, read, rewrite, spoil
 from support.waiting import until
 
 from dagfs.errors import IntegrityError
@@ -29,10 +29,7 @@ def test_blocks_survive_a_restart_and_a_damaged_one_is_missing_again(opened: Ope
     partial.write(9 * BLOCK, data[9 * BLOCK :])
     partial.close()
     store.close()
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
-    with path.open("r+b") as file:
-        file.seek(2 * BLOCK + 7)
-        file.write(b"\0\1\2")
+    spoil(partial_of(store), 2 * BLOCK + 7)
     again = opened()
     assert again.size(dvc(data, sized=False)) == LARGE
     partial = again.partial(dvc(data), LARGE)
@@ -63,7 +60,7 @@ def test_blocks_whose_file_has_another_length_are_none(opened: Opener, change: i
     part.write(0, data[: 2 * BLOCK])
     part.close()
     store.close()
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    path = partial_of(store)
     os.truncate(path, LARGE + change)
     part = opened().partial(dvc(data), LARGE)
     assert part.missing(Span(0, LARGE)) == [Span(0, LARGE)]
@@ -153,10 +150,7 @@ def test_a_block_that_was_hashed_and_turns_out_damaged_is_hashed_anew_with_what_
     store = opened()
     partial = store.partial(dvc(data), LARGE)
     partial.write(0, data)
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
-    with path.open("r+b") as file:
-        file.seek(2 * BLOCK + 7)
-        file.write(b"\0\1\2")
+    spoil(partial_of(store), 2 * BLOCK + 7)
     while partial.advance():
         pass
     partial._blocks._drop([2])  # as a read finds it that comes when the block's pages were dropped
@@ -180,10 +174,7 @@ def test_blocks_of_an_earlier_run_are_hashed_from_the_disk_once_and_a_damaged_on
     partial.advance()
     partial.close()
     store.close()
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
-    with path.open("r+b") as file:
-        file.seek(4 * BLOCK + 9)
-        file.write(b"\0\1\2")
+    spoil(partial_of(store), 4 * BLOCK + 9)
     hashed.clear()
     partial = opened().partial(dvc(data), LARGE)
     partial.write(6 * BLOCK, data[6 * BLOCK :])
@@ -363,7 +354,7 @@ def test_what_a_process_leaves_that_is_killed_while_it_publishes_can_be_written(
     with pytest.raises(OSError, match="killed"):
         partial.publish()
     partial.close()
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    path = partial_of(store)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -374,7 +365,7 @@ def test_a_damaged_block_of_a_complete_file_costs_itself_only(opened: Opener) ->
     partial.write(0, data)
     partial.close()
     store.close()
-    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    path = partial_of(store)
     with path.open("r+b") as file:
         file.seek(3 * BLOCK)
         file.write(bytes(100))
@@ -409,7 +400,7 @@ def test_an_incomplete_file_that_somebody_fetches_is_left_alone_by_other_process
     mine, other, data = opened(), opened(), noise(2 * MiB, 1)
     part = mine.partial(dvc(data), len(data))
     part.write(0, data[:MiB])
-    (path,) = (path for path in (mine.root / "partial").iterdir() if path.suffix != ".log")
+    path = partial_of(mine)
     with path.open("r+b") as file:
         file.write(b"half of a block, as it seems")
     assert list(other.verify()) == []

@@ -45,6 +45,19 @@ def rewrite(path: Path, data: bytes) -> None:
     path.chmod(0o444)
 
 
+def partial_of(store: DiskStore) -> Path:
+    """Give the only incomplete file of a store."""
+    (path,) = (path for path in (store.root / "partial").iterdir() if path.suffix != ".log")
+    return path
+
+
+def spoil(path: Path, offset: int) -> None:
+    """Overwrite three bytes, as a failing disk does."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0\1\2")
+
+
 def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagfs.store.lookup.boot_id", lambda: "another boot")
     monkeypatch.setattr("dagfs.store.writer.boot_id", lambda: "another boot")
